@@ -12,10 +12,19 @@ from crosswalk.emu.check import Verdict
 from crosswalk.emu.check.crosscheck import MAX_WIDTH
 from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.check.intended import mismatches
+from crosswalk.emu.cli import expecting
 from crosswalk.emu.cli.check_pieces import check_in_pieces
 from crosswalk.emu.cli.check_spaces import check_spaces
+from crosswalk.emu.cli.expecting import (
+    chosen_sentences,
+    joint_status,
+    judged,
+    judged_machine,
+    names_for,
+    speaks_of_all,
+)
 from crosswalk.emu.cli.followed import Followed, follow
-from crosswalk.emu.cli.names import address_text, chosen_names
+from crosswalk.emu.cli.names import address_text, chosen_names, guest_names
 from crosswalk.emu.cli.output import (
     command_line,
     command_text,
@@ -29,6 +38,8 @@ from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.guest import boot
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
+from crosswalk.emu.report.expectations import Result as ExpectationResult
+from crosswalk.emu.report.expectations import expectations_status, expectations_text
 from crosswalk.emu.report.finding import finding_lines
 from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.source import unfollowed_lines
@@ -60,12 +71,14 @@ if TYPE_CHECKING:
 __all__ = [
     "explain_known",
     "machine_extent",
+    "machine_spaces",
     "report_advice",
     "report_divergences",
     "run_check",
     "run_guest",
     "save_cases",
     "verdict_of",
+    "with_expectations",
 ]
 
 _SHOWN = 10
@@ -93,6 +106,7 @@ class _Result:
     intended: _Intended | None = None
     answered: Answered | None = None
     roots: Mapping[str, object] = field(default_factory=dict)
+    expected: Sequence[ExpectationResult] = ()
 
     def record(self) -> dict[str, object]:
         """Return the summary document, with what it has of a guest and of a walker under test."""
@@ -106,11 +120,14 @@ class _Result:
         if self.answered is not None:
             unasked = self.verdict.not_asked | self.extent.not_asked | self.answered.not_asked
             found |= {**self.answered.record(), "not_asked": unasked}
+        if self.expected:
+            found["expectations"] = expecting.record(self.expected)
         return found | dict(self.roots)
 
 
 def run_guest(options: argparse.Namespace) -> int:
     """Boot the built-in guest, check it, and return the exit status."""
+    sentences = chosen_sentences(options)
     image = build_image(GUESTS[options.paging])
     booted = boot(image)
     memory, context = booted.memory, booted.context
@@ -123,12 +140,17 @@ def run_guest(options: argparse.Namespace) -> int:
     verdict = verdict_of(memory, context, jobs=options.jobs)
     intended = _Intended(sum(each.count for each in pages), broken, booted.status.taken)
     extent = machine_extent(image.name, memory, context)
-    return _report(options, memory, _Result(verdict, extent, [(context, verdict)], intended))
+    parts = [(context, verdict)]
+    spaces = machine_spaces(image.name, memory, context)
+    expected = judged_machine(options, sentences, spaces, guest_names(spaces))
+    result = _Result(verdict, extent, parts, intended, expected=expected)
+    return _report(options, memory, result)
 
 
 def run_check(options: argparse.Namespace) -> int:
     """Check SOURCE, report the verdict, and return the exit status."""
-    spaces = chosen_spaces(options)
+    sentences = chosen_sentences(options)
+    spaces = chosen_spaces(options, count=speaks_of_all(sentences))
     source = spaces.source
     between = chosen_range(options)
     if options.walker is not None and len(spaces.contexts) > 1:
@@ -137,13 +159,18 @@ def run_check(options: argparse.Namespace) -> int:
     names = chosen_names(options, spaces)
     followed = follow(options, spaces, names)
     extent = _extent(options, followed, between)
+    expected = []
+    if sentences:
+        called = names_for(options, spaces, sentences, names)
+        every, partial = options.verbose, options.partial
+        expected = judged(followed, sentences, called, partial=partial, every=every)
     if options.walker is not None:
         # Of all that this needs, other checks need nothing.
         from crosswalk.emu.cli.check_walker import ask_walker  # noqa: PLC0415
 
         verdict, answered = ask_walker(options, source, between)
         alone = [(source.context, verdict)]
-        result = _Result(verdict, extent, alone, answered=answered)
+        result = _Result(verdict, extent, alone, answered=answered, expected=expected)
         return _report(options, source.memory, result, spaces, names)
     if len(spaces.contexts) > 1:
         with progress("probes") as report:
@@ -156,7 +183,8 @@ def run_check(options: argparse.Namespace) -> int:
                 assumed_width=not source.width_known,
                 progress=report,
             )
-        result = _Result(verdict, extent, parts, roots=followed.roots_record())
+        roots = followed.roots_record()
+        result = _Result(verdict, extent, parts, roots=roots, expected=expected)
         return _report(options, source.memory, result, spaces, names)
     verdict = verdict_of(
         source.memory,
@@ -167,7 +195,8 @@ def run_check(options: argparse.Namespace) -> int:
         assumed_width=not source.width_known,
     )
     roots = followed.roots_record() if spaces.named else {}
-    result = _Result(verdict, extent, [(source.context, verdict)], roots=roots)
+    alone = [(source.context, verdict)]
+    result = _Result(verdict, extent, alone, roots=roots, expected=expected)
     return _report(options, source.memory, result, spaces, names)
 
 
@@ -176,7 +205,7 @@ def machine_extent(name: str, memory: PhysicalMemory, context: PagingContext) ->
 
     Reports what can't be followed on standard error.
     """
-    source = Source(name=name, kind=SourceKind.RAW, memory=memory, context=context, complete=True)
+    source = machine_spaces(name, memory, context).source
     found = unfollowed(memory, context)
     for line in unfollowed_lines(source, found):
         remark(line)
@@ -185,6 +214,12 @@ def machine_extent(name: str, memory: PhysicalMemory, context: PagingContext) ->
         unfollowed=found,
         masked=bool(context.encryption_mask),
     )
+
+
+def machine_spaces(name: str, memory: PhysicalMemory, context: PagingContext) -> Spaces:
+    """Return the address space of a machine whose whole memory is known."""
+    source = Source(name=name, kind=SourceKind.RAW, memory=memory, context=context, complete=True)
+    return Spaces(source, (context,))
 
 
 def _extent(options: argparse.Namespace, followed: Followed, between: tuple[int, int]) -> Extent:
@@ -243,6 +278,7 @@ def _report(
     pardoned = 0 if answered is None else answered.pardoned
     word = conclude(verdict, result.extent, len(broken), pardoned)
     word = word if answered is None else answered.conclude(word)
+    word = with_expectations(word, result.expected)
     show = remark if options.json else print
     if options.json:
         emit({**result.record(), "verdict": word.text, "reproduce": command_text(options)})
@@ -265,11 +301,21 @@ def _report(
         answered.write_reports(options, word)
         for line in answered.lines():
             show(line)
+    if result.expected:
+        expecting.report(options, result.expected, show)
     if not options.json:
         print_verdict(word.text, word.status)
         print(f"reproduce: {command_text(options)}")
     report_advice(verdict, word)
     return word.status
+
+
+def with_expectations(word: Conclusion, results: Sequence[ExpectationResult]) -> Conclusion:
+    """Return the last word of a check that also judged expectations."""
+    if not results:
+        return word
+    status = joint_status(word.status, expectations_status(results))
+    return replace(word, status=status, text=f"{word.text}; {expectations_text(results)}")
 
 
 def report_advice(verdict: Verdict, word: Conclusion) -> None:

@@ -3,9 +3,11 @@
 The function that carries a command out is named as text, and imported when it is called.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from crosswalk.emu.cli.compare_options import COMPARE
+from crosswalk.emu.cli.expect_options import expecting
 from crosswalk.emu.cli.listing_options import FILTERS, FORMATS, FRAME_FILTERS, NAMES, SYMBOLS
 from crosswalk.emu.cli.options import (
     ALLOW_EMPTY,
@@ -67,9 +69,19 @@ _CHECKING = (
     option(
         "--cases", metavar="DIR", type=output_folder, help="write each divergence here, as a case"
     ),
-    VERBOSE,
+    replace(
+        VERBOSE,
+        settings={
+            **VERBOSE.settings,
+            "help": "explain the known divergences; name all mappings that break an expectation",
+        },
+    ),
     JOBS,
     json_option("one summary document"),
+)
+_REPORTING = tuple(
+    replace(each, needs=("walker", "expect")) if each.dest == "github" else each
+    for each in WALKER_REPORTING
 )
 
 _CHECK = (
@@ -92,6 +104,7 @@ _CHECK = (
                 "ends in .json, RAM and registers as an ELF core",
             ),
             *_CHECKING,
+            expecting(names=False),
             Group(
                 "a Linux kernel as the guest",
                 (
@@ -143,9 +156,10 @@ _CHECK = (
             ALLOW_EMPTY,
             *_CHECKING,
             Group("names", SYMBOLS),
+            expecting(names=False, github=False),
             walker("none but the built-in one"),
             Group("wrong answers that don't fail", WALKER_MUTING),
-            Group("reports of wrong answers", WALKER_REPORTING),
+            Group("reports of wrong answers", _REPORTING),
         ),
         """\
 With --walker the image is put to that walker whole: all of its paging structures, every access that
@@ -199,6 +213,7 @@ another system; --roots all leaves them out.""",
             *RANGE,
             FILTERS,
             NAMES,
+            expecting(names=False, listing=True),
             option("--coalesce", action="store_true", help="fold equal neighbours to ranges"),
             option(
                 "--limit", metavar="N", type=number(bits=63), help="stop after N lines (10000000)"
@@ -405,7 +420,7 @@ _PROTECT = Command(
                     help="the second-level tables that are to enforce it (npt)",
                     needs="source",
                 ),
-                Option(_POLICY.names, _POLICY.settings, "source"),
+                Option(_POLICY.names, _POLICY.settings, ("source",)),
                 option(
                     "--format",
                     choices=["json", "pages"],
@@ -438,10 +453,12 @@ _PROTECT = Command(
         ),
         ALLOW_EMPTY,
         PARTIAL,
+        expecting(),
         option(
             "--verbose",
             action="store_true",
-            help="without SOURCE and --kernel: show the malformed hypercalls one by one",
+            help="name all mappings that break an expectation; without SOURCE and --kernel: show "
+            "the malformed hypercalls one by one",
         ),
         json_option("one summary document"),
     ),

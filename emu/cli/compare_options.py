@@ -34,7 +34,7 @@ def _other(each: Option) -> Option:
     """Return an option of A as one of B."""
     name = each.names[-1]
     settings = {**each.settings, "help": f"as {name}, for B"}
-    needs = "b" if each.needs == "source" else f"b_{each.needs}"
+    needs = tuple("b" if it == "source" else f"b_{it}" for it in each.needs)
     return replace(each, names=(f"--b-{name.removeprefix('--')}",), settings=settings, needs=needs)
 
 

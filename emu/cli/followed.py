@@ -185,10 +185,29 @@ class Followed:
                 "(--partial takes what is there)"
             )
         if self.spaces.open:
-            why = "other roots are known" if self.spaces.part else "there may be other roots"
-            others = self._others()
-            raise BadInput(f"{name}: nothing found, but {why}: {others}; --partial takes these")
+            raise BadInput(f"{name}: nothing found, but {self._open_text}; --partial takes these")
         return 0
+
+    @property
+    def _open_text(self) -> str:
+        why = "other roots are known" if self.spaces.part else "there may be other roots"
+        return f"{why}: {self._others()}"
+
+    @property
+    def doubt(self) -> str:
+        """Why nothing can be said to hold of these address spaces; "" for no reason."""
+        if self.source.complete:
+            return ""
+        if self.source.begins_as:
+            return f"the file begins as another kind ({self.source.begins_as})"
+        return "most entries make no sense" if self.unfollowed.implausible else ""
+
+    @property
+    def doubt_of_all(self) -> str:
+        """Why nothing can be said to hold of all mappings of a frame; "" for no reason."""
+        if not self.whole:
+            return "not all tables could be looked at"
+        return self._open_text if self.spaces.open else ""
 
 
 def _within_one_privilege(frames: Frames) -> list[tuple[int, int]]:

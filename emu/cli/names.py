@@ -33,6 +33,8 @@ __all__ = [
     "chosen_addresses",
     "chosen_names",
     "frame_columns",
+    "guest_names",
+    "kernel_names",
     "known_regions",
     "name_columns",
     "region_kind",
@@ -111,6 +113,14 @@ def known_regions(options: argparse.Namespace, spaces: Spaces) -> Names:
         return guest_names(spaces)
     info = vmcoreinfo_of(source)
     return known_names(source, info=info)
+
+
+def kernel_names(spaces: Spaces, symbols: Path | None) -> Names:
+    """Return the names in a Linux kernel that was booted here; `symbols` is a file of them."""
+    # Its memory is searched for VMCOREINFO, as one that is a file.
+    source = replace(spaces.source, complete=False)
+    file = NO_SYMBOLS if symbols is None else symbols_of(str(symbols))
+    return known_names(source, file, info=vmcoreinfo_of(source), linux=True)
 
 
 def guest_names(spaces: Spaces) -> Names:

@@ -201,14 +201,15 @@ def names_of(*names: str) -> Callable[[str], tuple[str, ...]]:
 class Option:
     """An option or a positional argument of a command, as argparse takes it.
 
-    `needs` is the dest of the option, or positional argument, without which this one says nothing.
+    `needs` are the dests of options, or positional arguments, without any of which this one says
+    nothing.
     `commas`: it takes several values, with commas between them. `reads`: its value names a file
     that is read, or a folder of them.
     """
 
     names: tuple[str, ...]
     settings: dict[str, Any]
-    needs: str | None = None
+    needs: tuple[str, ...] = ()
     commas: bool = False
     reads: bool = False
 
@@ -239,17 +240,21 @@ class Group:
 
 def option(
     *names: str,
-    needs: str | None = None,
+    needs: str | tuple[str, ...] = (),
     commas: bool = False,
     reads: bool = False,
     **settings: Any,
 ) -> Option:
     """Return an option with the settings of `ArgumentParser.add_argument`."""
-    return Option(names, settings, needs, commas, reads)
+    return Option(names, settings, _several(needs), commas, reads)
 
 
-def _flag(name: str, help: str, needs: str | None = None) -> Option:  # noqa: A002  # As argparse has it.
-    return Option((name,), {"action": "store_true", "help": help}, needs)
+def _several(needs: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (needs,) if isinstance(needs, str) else needs
+
+
+def _flag(name: str, help: str, needs: str | tuple[str, ...] = ()) -> Option:  # noqa: A002  # As argparse has it.
+    return Option((name,), {"action": "store_true", "help": help}, _several(needs))
 
 
 def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
@@ -571,7 +576,7 @@ def json_option(what: str) -> Option:
 SEED = option("--seed", metavar="N", type=number(), default=0, help="the seed of everything (0)")
 
 WALKER_MUTING, WALKER_REPORTING = (
-    tuple(replace(each, needs="walker") for each in options) for options in (MUTING, REPORTING)
+    tuple(replace(each, needs=("walker",)) for each in options) for options in (MUTING, REPORTING)
 )
 """The same where a command doesn't always ask a walker under test."""
 

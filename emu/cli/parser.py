@@ -120,15 +120,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         value = getattr(options, name)
         if value is None:
             setattr(options, name, each.default)
-        elif value is not False and each.needs and getattr(options, each.needs) is None:
-            needed = chosen[each.needs]
-            label = needed.settings["metavar"] if needed.positional else needed.names[0]
-            parsers[command.name].error(f"{each.names[0]} needs {label}")
+        elif value is not False and each.needs and _lacks(options, each):
+            needed = [chosen[other] for other in each.needs]
+            labels = [it.settings["metavar"] if it.positional else it.names[0] for it in needed]
+            parsers[command.name].error(f"{each.names[0]} needs {' or '.join(labels)}")
     twice = clash(command, options)
     if twice is not None:
         parsers[command.name].error(twice)
     options.given, options.run = given, command.run
     return options
+
+
+def _lacks(options: argparse.Namespace, each: Option) -> bool:
+    """Return whether none of the options is given of which one needs some."""
+    return all(getattr(options, name) is None for name in each.needs)
 
 
 def _configured(command: Command) -> list[str]:

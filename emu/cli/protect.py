@@ -6,10 +6,20 @@ import time
 
 import msgspec
 
+from crosswalk.emu.cli.expecting import (
+    chosen_sentences,
+    joint_status,
+    judged,
+    names_for,
+    report,
+)
+from crosswalk.emu.cli.expecting import record as expectations_record
 from crosswalk.emu.cli.followed import follow
+from crosswalk.emu.cli.names import chosen_names
 from crosswalk.emu.cli.output import command_text, emit, remark
 from crosswalk.emu.cli.sources import report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
+from crosswalk.emu.report.expectations import Result
 from crosswalk.emu.report.protection import (
     protection_record,
     protection_summary_record,
@@ -39,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if options.kernel is not None:
         from crosswalk.emu.cli.protect_kernel import protect_kernel  # noqa: PLC0415
 
-        if options.verbose:
+        if options.verbose and options.expect is None:
             raise BadInput("--verbose isn't for --kernel")
         return protect_kernel(options)
     from crosswalk.emu.cli.protect_guest import protect_guest  # noqa: PLC0415
@@ -54,6 +64,7 @@ def _protect_source(options: argparse.Namespace) -> int:
     it would grant too little.
     """
     _check(options)
+    sentences = chosen_sentences(options)
     started = time.perf_counter()
     spaces = chosen_spaces(options, listing=True, count=True)
     memory = spaces.source.memory
@@ -67,23 +78,32 @@ def _protect_source(options: argparse.Namespace) -> int:
         from crosswalk.emu.cli.protect_map import write_protection_map  # noqa: PLC0415
 
         write_protection_map(options, followed, frames, kind)
+    expected: list[Result] = []
+    if sentences:
+        names = names_for(options, spaces, sentences, chosen_names(options, spaces))
+        every, partial = options.verbose, options.partial
+        expected = judged(followed, sentences, names, partial=partial, every=every)
     if options.format is not None:
         if not violated:
             followed.nothing_found(options)
         write = _write_document if options.format == "json" else _write_pages
         write(options, frames, memory, kind)
-        return 1 if violated else 0
+        return joint_status(1 if violated else 0, report(options, expected, remark))
     summary = summarise(memory, spaces.walked, frames, kind)
     if options.json:
         record = protection_summary_record(summary, time.perf_counter() - started)
         record |= {**followed.record(), **followed.roots_record()}
         record["by_assumption"] = followed.by_assumption(frames)
+        if expected:
+            record["expectations"] = expectations_record(expected)
         emit({**record, "reproduce": command_text(options)})
     else:
         others = [followed.assumption(frames), followed.more()]
         for line in summary_lines(summary, followed.no_frame(), [each for each in others if each]):
             print(line)
-    return 1 if violated else followed.nothing_found(options)
+    status = report(options, expected, remark if options.json else print)
+    # A frame that is broken comes before what can't be said.
+    return 1 if violated or status == 1 else joint_status(followed.nothing_found(options), status)
 
 
 def _check(options: argparse.Namespace) -> None:

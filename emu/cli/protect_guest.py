@@ -5,12 +5,22 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from crosswalk.emu.cli.check import machine_spaces
+from crosswalk.emu.cli.expecting import (
+    chosen_sentences,
+    joint_status,
+    judged_machine,
+    record,
+    report,
+)
+from crosswalk.emu.cli.names import guest_names
 from crosswalk.emu.cli.output import command_text, emit, remark
 from crosswalk.emu.protect.actions import Actions
 from crosswalk.emu.protect.attack import Attacked, Crash, Granted, NotStopped, Other
 from crosswalk.emu.protect.probes import Probed
 from crosswalk.emu.protect.scenario import Scenario, run_scenario
 from crosswalk.emu.protect.subject import protected_guest
+from crosswalk.emu.report.expectations import Result
 from crosswalk.emu.report.source import unfollowed_record
 from crosswalk.emu.workers.contained import contained
 
@@ -25,11 +35,22 @@ _NO_RAM = "pages that are mapped outside RAM"
 
 def protect_guest(options: argparse.Namespace) -> int:
     """Run the scenario of the built-in guest under nested paging; return the exit status."""
+    sentences = chosen_sentences(options)
+
+    def work() -> tuple[Scenario, list[Result]]:
+        subject = protected_guest()
+        spaces = machine_spaces("guest", subject.booted.memory, subject.guest.context)
+        # Before the attacks, which change its tables.
+        expected = judged_machine(options, sentences, spaces, guest_names(spaces))
+        return run_scenario(subject), expected
+
     started = time.perf_counter()
-    scenario = contained(lambda: run_scenario(protected_guest()))
+    scenario, expected = contained(work)
     seconds = time.perf_counter() - started
     if options.json:
-        emit({**scenario_record(scenario, seconds), "reproduce": command_text(options)})
+        found = {"expectations": record(expected)} if expected else {}
+        about = {**scenario_record(scenario, seconds), **found}
+        emit({**about, "reproduce": command_text(options)})
     else:
         for line in scenario_lines(scenario, seconds, verbose=options.verbose):
             print(line)
@@ -37,7 +58,7 @@ def protect_guest(options: argparse.Namespace) -> int:
     show = remark if options.json else print
     for wrong in scenario.wrong[:_SHOWN]:
         show(f"not as it should be: {wrong}")
-    return 1 if scenario.divergent else 0
+    return joint_status(1 if scenario.divergent else 0, report(options, expected, show))
 
 
 def scenario_record(scenario: Scenario, seconds: float) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """`protect --kernel`: a Linux kernel under nested paging, its collective rights enforced."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from crosswalk.emu.cli.check import machine_spaces
+from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, record, report
+from crosswalk.emu.cli.names import kernel_names
 from crosswalk.emu.cli.output import command_text, emit, remark
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.failure import KernelFailure
@@ -27,10 +30,13 @@ from crosswalk.emu.protect.kernel.scenario import (
     run_plain,
     run_protected,
 )
+from crosswalk.emu.report.expectations import Result
 from crosswalk.emu.workers.contained import contained
 from crosswalk.guest.init import init_archive
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import read_file
+from crosswalk.walker.memory import PhysicalMemory
 
 __all__ = ["protect_kernel"]
 
@@ -50,6 +56,7 @@ def protect_kernel(options: argparse.Namespace) -> int:
     kernel = load_kernel(options.kernel)
     size, seconds = options.ram << 20, options.timeout
     protect_at = _protect_at(options)
+    sentences = chosen_sentences(options)
     own = options.initrd is None
     initrd = init_archive(patching=True) if own else read_file(options.initrd)
     guest = Guest(
@@ -59,12 +66,23 @@ def protect_kernel(options: argparse.Namespace) -> int:
         on_line=remark if options.console else None,
     )
     rams = Ram(0, size), Ram(0, size)  # Shared with the children.
+
+    def work() -> tuple[ProtectedBoot, list[Result]]:
+        found: list[Result] = []
+
+        def look(memory: PhysicalMemory, context: PagingContext) -> None:
+            spaces = machine_spaces(str(protect_at), memory, context)
+            names = kernel_names(spaces, None)
+            found.extend(judged_machine(options, sentences, spaces, names))
+
+        return run_protected(rams[1], guest, protect_at, seconds, look), found
+
     remark(f"{options.kernel}: {kernel.release or 'a kernel'}, {size >> 20} MiB")
     try:
         remark("booting without nested paging…")
         plain = contained(lambda: run_plain(rams[0], guest, protect_at, seconds))
         remark("booting under nested paging…")
-        protected = contained(lambda: run_protected(rams[1], guest, protect_at, seconds))
+        protected, expected = contained(work)
     except KernelFailure as failure:
         for line in failure.lines:
             remark(line)
@@ -72,7 +90,7 @@ def protect_kernel(options: argparse.Namespace) -> int:
     differing = np.flatnonzero(rams[0].words != rams[1].words)
     pairs = [(int(rams[0].words[at]), int(rams[1].words[at])) for at in differing.tolist()]
     results = _Results(plain, protected, tuple(checks(plain, protected, pairs)))
-    return _report(options, results, protect_at)
+    return _report(options, results, protect_at, expected)
 
 
 def _protect_at(options: argparse.Namespace) -> Point:
@@ -82,19 +100,27 @@ def _protect_at(options: argparse.Namespace) -> Point:
     return point
 
 
-def _report(options: argparse.Namespace, results: _Results, protect_at: Point) -> int:
+def _report(
+    options: argparse.Namespace,
+    results: _Results,
+    protect_at: Point,
+    expected: Sequence[Result],
+) -> int:
     failed = any(not check.holds for check in results.checks)
     if options.json:
-        emit({**_record(results, protect_at), "reproduce": command_text(options)})
+        found = {"expectations": record(expected)} if expected else {}
+        about = {**_record(results, protect_at), **found}
+        emit({**about, "reproduce": command_text(options)})
     else:
         for line in _lines(results, protect_at):
             print(line)
         print(f"reproduce: {command_text(options)}")
-    if failed:
+    status = report(options, expected, remark if options.json else print)
+    if failed or status == 1:
         return 1
     if _unwitnessed(results):
         raise BadInput(f"{options.kernel}: {_NOTHING}")
-    return 0
+    return status
 
 
 def _unwitnessed(results: _Results) -> bool:

@@ -3,8 +3,8 @@
 import argparse
 import resource
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ from crosswalk.emu.check import Verdict
 from crosswalk.emu.cli.check import (
     explain_known,
     machine_extent,
+    machine_spaces,
     report_advice,
     report_divergences,
     run_guest,
     save_cases,
     verdict_of,
+    with_expectations,
 )
-from crosswalk.emu.cli.names import symbols_of
+from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, record, write_reports
+from crosswalk.emu.cli.names import kernel_names, symbols_of
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, remark
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.builtin import GUESTS
@@ -28,14 +31,19 @@ from crosswalk.emu.load.linux.failure import KernelFailure
 from crosswalk.emu.load.linux.image import load_kernel
 from crosswalk.emu.load.linux.points import Point, parse_point
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
+from crosswalk.emu.report.expectations import Result, expectation_lines
 from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.text import context_text, range_text
 from crosswalk.emu.report.verdict import summary_record, verdict_lines
 from crosswalk.emu.workers.contained import contained
 from crosswalk.guest.init import init_archive
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.expectations import Sentence, Snapshot, take_snapshot
+from crosswalk.walker.expectations.sentences import Unchanged
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.corewriter import core_parts
 from crosswalk.walker.formats.files import read_file, write_file, write_parts
+from crosswalk.walker.formats.located_errors import one_line
 from crosswalk.walker.mappings import Range, coalesce, mappings
 from crosswalk.walker.memory import Segments
 from crosswalk.walker.rights import Rights
@@ -51,7 +59,7 @@ class _Point:
     """What was found at a point of a boot.
 
     `exposed` is where the supervisor may write what it may execute; `peak` is the most memory
-    that the process or a child of it has had, in MiB.
+    that the process or a child of it has had, in MiB; `expected` is what sentences came to.
     """
 
     reached: Reached
@@ -60,16 +68,19 @@ class _Point:
     word: Conclusion
     exposed: tuple[Range, ...]
     peak: int
+    expected: tuple[Result, ...] = ()
 
 
 def run(options: argparse.Namespace) -> int:
     """Boot the guest, check it, and return the exit status."""
     if options.kernel is None:
         return run_guest(options)
+    sentences = chosen_sentences(options)
     kernel = load_kernel(options.kernel)
     initrd = init_archive() if options.initrd is None else read_file(options.initrd)
     size = options.ram << 20
     points, until = _points(options)
+    _require_points(sentences, points)
     ram = Ram(0, size)  # Shared with the child.
     levels = GUESTS[options.paging]
     remark(
@@ -85,9 +96,14 @@ def run(options: argparse.Namespace) -> int:
             levels=levels,
             on_line=remark if options.console else None,
         )
-        return [
-            _looked_at(options, boot, each) for each in boot.run(points, until, options.timeout)
-        ]
+        earlier: dict[str, Snapshot] = {}
+        found = []
+        for reached in boot.run(points, until, options.timeout):
+            last = reached.point == until
+            found.append(_looked_at(options, boot, reached, _Since(sentences, earlier, last=last)))
+            if any(isinstance(each.claim, Unchanged) for each in sentences):
+                earlier[str(reached.point)] = take_snapshot(boot.memory, reached.context)
+        return found
 
     try:
         found = contained(work)
@@ -100,6 +116,35 @@ def run(options: argparse.Namespace) -> int:
     return _report(options, found)
 
 
+@dataclass(frozen=True, slots=True)
+class _Since:
+    """Sentences to judge at a point, which may be the last, and the tables at points before."""
+
+    sentences: tuple[Sentence, ...]
+    earlier: dict[str, Snapshot]
+    last: bool
+
+    @property
+    def applicable(self) -> list[Sentence]:
+        """Those that are about this point: what is unchanged since a point, only behind it."""
+        return [
+            each
+            for each in self.sentences
+            if self.last
+            or not isinstance(each.claim, Unchanged)
+            or each.claim.point in self.earlier
+        ]
+
+
+def _require_points(sentences: Sequence[Sentence], points: Sequence[Point]) -> None:
+    """Raise `BadInput` where a sentence names a point that --check-at doesn't."""
+    known = {str(each) for each in points}
+    for each in sentences:
+        if isinstance(each.claim, Unchanged) and each.claim.point not in known:
+            point = one_line(each.claim.point)
+            raise BadInput(f"unchanged since {point}: --check-at names no such point")
+
+
 def _points(options: argparse.Namespace) -> tuple[list[Point], Point]:
     symbols = None
     if options.system_map is not None:
@@ -108,7 +153,7 @@ def _points(options: argparse.Namespace) -> tuple[list[Point], Point]:
     return points, parse_point(options.until or "idle", symbols)
 
 
-def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Point:
+def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached, since: _Since) -> _Point:
     """Check the mappings at a point and report the verdict, in the child that runs the boot."""
     memory, context = boot.memory, reached.context
     remark(f"at {reached.point}: {context_text(context)}")
@@ -126,16 +171,32 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Po
         word=conclude(verdict, extent),
         exposed=tuple(exposed),
         peak=max(peaks) // 1024,
+        expected=_expected(options, boot, reached, since),
     )
     show = remark if options.json else print
     for line in _lines(point):
         show(line)
     report_divergences(verdict, memory, context, show)
     explain_known(options, verdict, show)
+    for line in expectation_lines(point.expected):
+        show(line)
     folder = None if options.cases is None else options.cases / _folder(reached.point)
     save_cases(folder, memory, [(context, verdict)])
     report_advice(verdict, point.word)
     return point
+
+
+def _expected(
+    options: argparse.Namespace, boot: Boot, reached: Reached, since: _Since
+) -> tuple[Result, ...]:
+    """Return what sentences come to at a point."""
+    sentences = since.applicable
+    if not sentences:
+        return ()
+    spaces = machine_spaces(str(reached.point), boot.memory, reached.context)
+    names = kernel_names(spaces, options.system_map)
+    found = judged_machine(options, sentences, spaces, names, since.earlier)
+    return tuple(replace(each, point=str(reached.point)) for each in found)
 
 
 def _folder(point: Point) -> str:
@@ -171,7 +232,9 @@ def _save(path: Path, ram: Ram, last: Reached) -> None:
 
 
 def _report(options: argparse.Namespace, points: list[_Point]) -> int:
-    word = _joint_word(points)
+    expected = [each for point in points for each in point.expected]
+    word = with_expectations(_joint_word(points), expected)
+    write_reports(options, expected)
     if options.json:
         records = [_record(point) for point in points]
         names = ("probes", "agreements", "divergences", "known_divergences", "mappings")
@@ -213,4 +276,5 @@ def _record(point: _Point) -> dict[str, Any]:
         "writable_executable": sum(each.count for each in point.exposed),
         "peak_mib": point.peak,
         **summary_record(point.verdict, point.extent),
+        **({"expectations": record(point.expected)} if point.expected else {}),
     }

@@ -30,6 +30,11 @@ _LIMIT = 10_000_000
 
 def run_walk(options: argparse.Namespace) -> int:
     """List the mappings of SOURCE, and return the exit status."""
+    if options.expect is not None:
+        # What lists nothing else needs is not imported for a listing.
+        from crosswalk.emu.cli.expecting import run_expected  # noqa: PLC0415
+
+        return run_expected(options)
     if options.watch is not None:
         return watch_walk(options)
     chosen_format(options)

@@ -10,7 +10,7 @@ from crosswalk.emu.report.finding import (
     headline,
 )
 
-__all__ = ["junit"]
+__all__ = ["clean", "junit"]
 
 _CLASS = "crosswalk.fuzz"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -27,28 +27,28 @@ def junit(
     """
     suite = ET.Element(
         "testsuite",
-        name=_clean(title),
+        name=clean(title),
         tests=str(len(document.findings) + 1),
         failures=str(len(document.findings)),
         errors=str(int(error is not None)),
         skipped="0",
         time=f"{seconds:.3f}",
     )
-    search = ET.SubElement(suite, "testcase", classname=_CLASS, name=_clean(searched))
+    search = ET.SubElement(suite, "testcase", classname=_CLASS, name=clean(searched))
     if error is not None:
-        ET.SubElement(search, "error", type="search", message=_clean(error))
+        ET.SubElement(search, "error", type="search", message=clean(error))
     for finding in document.findings:
         case = ET.SubElement(suite, "testcase", classname=_CLASS, name=finding.id)
-        failure = ET.SubElement(case, "failure", type="finding", message=_clean(headline(finding)))
+        failure = ET.SubElement(case, "failure", type="finding", message=clean(headline(finding)))
         lines = [found_text(finding), *finding_lines(finding)]
         if finding.reproduce is not None:
             lines.append(f"reproduce: {finding.reproduce}")
-        failure.text = _clean("\n".join(lines))
+        failure.text = clean("\n".join(lines))
     ET.indent(suite)
     text: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
     return text + b"\n"
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Return text without what XML can't hold: a walker's name may be anything."""
     return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -11,6 +11,7 @@ from crosswalk.emu.fuzz.campaign.state import State
 from crosswalk.emu.matrix.summary import Summary
 from crosswalk.emu.report.change_json import CHANGES
 from crosswalk.emu.report.composites import CompositeJson
+from crosswalk.emu.report.expectations import ExpectationsJson
 from crosswalk.emu.report.finding import ReportJson
 from crosswalk.emu.report.protection import ProtectionJson
 from crosswalk.emu.suite.document import SuiteJson
@@ -36,6 +37,7 @@ FORMATS: dict[str, tuple[type, ...]] = {
     "crosswalk-fuzz-1": (State,),
     "crosswalk-findings-1": (ReportJson,),
     "crosswalk-protection-1": (ProtectionJson,),
+    "crosswalk-expectations-1": (ExpectationsJson,),
     "crosswalk-suite-1": (SuiteJson,),
     "crosswalk-suite-index-1": (IndexJson,),
     "crosswalk-suite-results-1": (ResultsJson,),

@@ -260,7 +260,7 @@ class _Judge:
         count = int(size.sum()) // FRAME
         what = "table" if isinstance(claim, TablesNever) else "frame"
         reason = f"{count:,} {what}{'' if count == 1 else 's'}, the first at {int(start[0]):#x}"
-        found = self._mappings_of(start.tolist(), size.tolist(), claim)
+        found = _distinct(self._mappings_of(start.tolist(), size.tolist(), claim))
         evidence, more = self._shown(found)
         return Judged(sentence, Outcome.BROKEN, reason, None, evidence, more)
 
@@ -328,7 +328,9 @@ class _Judge:
             return [(target.start, target.end)]
         found = self._subject.names.find(target.text)
         if not found:
-            raise _Unsaid(f"no region, section or symbol {one_line(target.text)} is known")
+            near = self._subject.names.near(target.text)
+            like = f"; there is {', '.join(map(one_line, near))}" if near else ""
+            raise _Unsaid(f"no region, section or symbol {one_line(target.text)} is known{like}")
         return [(each.start, each.end) for each in found if each.start < each.end]
 
     def _spans(self, targets: Targets) -> list[Span]:
@@ -343,6 +345,16 @@ class _Judge:
                 self._require_tables(spans)
                 raise _Unsaid(f"nothing is mapped in {one_line(target.text)}")
         return self._spans(targets)
+
+
+def _distinct(found: Iterator[Evidence]) -> Iterator[Evidence]:
+    """Yield evidence, each once: a mapping may both write and execute a frame."""
+    seen = set()
+    for each in found:
+        key = each.context.root, each.range.va, each.range.size
+        if key not in seen:
+            seen.add(key)
+            yield each
 
 
 def _rule(ability: Ability, privilege: Privilege | None) -> Rule:

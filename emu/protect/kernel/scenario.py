@@ -24,8 +24,9 @@ from crosswalk.emu.protect.permissions import (
     Bools,
     Permissions,
 )
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.memory import FRAME, U64
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.protection.pagelist import Permission
 
 __all__ = ["Counts", "Guest", "PlainBoot", "ProtectedBoot", "run_plain", "run_protected"]
@@ -127,8 +128,16 @@ def run_plain(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> Plai
     return _plain(boot, early, time.process_time() - began)
 
 
-def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> ProtectedBoot:
+def run_protected(
+    ram: Ram,
+    guest: Guest,
+    protect_at: Point,
+    seconds: float,
+    look: Callable[[PhysicalMemory, PagingContext], None] | None = None,
+) -> ProtectedBoot:
     """Boot under nested paging, protect at a point, go on to idle, and attack.
+
+    `look` is called when protection begins, with the guest's memory and its registers.
 
     RAM is left as it was at idle. Raises `KernelFailure` where the kernel ends before that for
     another reason than the host's refusal, or doesn't pass the point; `BadInput` where it hasn't
@@ -146,6 +155,8 @@ def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> 
                 continue
             since = time.process_time()
             early = since - began
+            if look is not None:
+                look(boot.memory, reached.context)
             counts = _enforce(protection)
             content = ram.words.copy()
             policy = time.process_time() - since

@@ -60,7 +60,7 @@ def test_help_and_bad_usage_import_the_standard_library_alone(arguments, status)
     ended, modules = imported(*arguments)
     ours = {each for each in modules if each.startswith("crosswalk.")}
     names = (
-        *("main", "apart", "commands", "search_commands", "compare_options"),
+        *("main", "apart", "commands", "search_commands", "compare_options", "expect_options"),
         *("options", "listing_options", "type_options", "parser"),
     )
     rooms = {f"crosswalk.emu.cli.{name}" for name in names}
@@ -175,7 +175,7 @@ def test_every_need_names_an_option_of_the_command():
     for command in COMMANDS.values():
         _, parsers = make_parser()
         names = set(vars(parsers[command.name].parse_known_args(_least(command))[0]))
-        needs = {each.needs for each in options_of(command) if each.needs}
+        needs = {name for each in options_of(command) for name in each.needs}
         assert needs <= names
 
 

@@ -1,0 +1,278 @@
+"""What expectations come to, as text, JSON, JUnit cases and annotations."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from xml.etree import ElementTree as ET
+
+import msgspec
+import numpy as np
+
+from crosswalk.emu.report.annotations import annotation
+from crosswalk.emu.report.junit import clean
+from crosswalk.emu.report.text import count_text, range_text
+from crosswalk.walker.expectations import Evidence, Judged, Outcome
+from crosswalk.walker.symbols import Names
+
+__all__ = [
+    "FORMAT",
+    "ExpectationsJson",
+    "Result",
+    "expectation_annotations",
+    "expectation_lines",
+    "expectations_document",
+    "expectations_junit",
+    "expectations_status",
+    "expectations_text",
+    "result_of",
+]
+
+FORMAT = "crosswalk-expectations/1"
+_WORDS = {Outcome.HOLDS: "holds", Outcome.BROKEN: "BROKEN", Outcome.UNSAID: "can't be said"}
+_WIDTH = max(map(len, _WORDS.values()))
+_CLASS = "crosswalk.expect"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a sentence came to, with the region and symbol of each evidence.
+
+    `named` says that address spaces are named by their roots. `assumption` says with which bits
+    of a register that isn't known it would come to something else; `point` where in a boot this
+    was, empty without one.
+    """
+
+    judged: Judged
+    labels: tuple[tuple[str | None, str | None], ...] = ()
+    named: bool = False
+    assumption: str = ""
+    point: str = ""
+
+    @property
+    def word(self) -> str:
+        """What it came to, in a word or three."""
+        return _WORDS[self.judged.outcome]
+
+    @property
+    def reason(self) -> str:
+        """Why, in words; empty where it simply holds."""
+        found = self.judged
+        if found.outcome is Outcome.BROKEN and not found.reason and found.count is not None:
+            return count_text(found.count, "mapping")
+        return found.reason
+
+    @property
+    def text(self) -> str:
+        """Its sentence, and the point of the boot it was judged at."""
+        return self.judged.sentence.text + (f" (at {self.point})" if self.point else "")
+
+
+def result_of(judged: Judged, names: Names, *, named: bool, assumption: str = "") -> Result:
+    """Return a result with what its mappings are called."""
+    va = np.array([each.range.va for each in judged.evidence], np.uint64)
+    labels = zip(names.region_texts(va), names.symbol_texts(va), strict=True)
+    return Result(judged, tuple(labels), named, assumption)
+
+
+def expectations_status(results: Iterable[Result]) -> int:
+    """Return the exit status: 1 if any is broken, else 2 if nothing can be said of any, else 0."""
+    outcomes = {each.judged.outcome for each in results}
+    return 1 if Outcome.BROKEN in outcomes else 2 if Outcome.UNSAID in outcomes else 0
+
+
+def expectations_text(results: Sequence[Result]) -> str:
+    """Return all of them in a few words: "1 of 3 expectations broken"."""
+    counts = Counter(each.judged.outcome for each in results)
+    total = count_text(len(results), "expectation")
+    if counts[Outcome.HOLDS] == len(results):
+        return f"{total} {'holds' if len(results) == 1 else 'hold'}"
+    parts = []
+    if counts[Outcome.BROKEN]:
+        parts.append(f"{counts[Outcome.BROKEN]:,} of {total} broken")
+    if counts[Outcome.UNSAID]:
+        of = "" if parts else f" of {total}"
+        parts.append(f"{counts[Outcome.UNSAID]:,}{of} can't be said")
+    return "; ".join(parts)
+
+
+def expectation_lines(results: Iterable[Result]) -> Iterator[str]:
+    """Yield a line for each sentence, and below what is broken its mappings."""
+    for each in results:
+        reason = f": {each.reason}" if each.reason else ""
+        yield f"{each.word:<{_WIDTH}}  {each.judged.sentence.text}{reason}"
+        yield from (f"  {line}" for line in detail_lines(each))
+
+
+def detail_lines(result: Result) -> Iterator[str]:
+    """Yield the mappings that break a sentence, and what it depends on."""
+    for evidence, labels in zip(result.judged.evidence, result.labels, strict=True):
+        yield _evidence_text(evidence, labels, named=result.named)
+    if result.judged.more:
+        yield "… and more (--verbose names all)"
+    if result.assumption:
+        yield result.assumption
+
+
+def _evidence_text(
+    evidence: Evidence, labels: tuple[str | None, str | None], *, named: bool
+) -> str:
+    text = range_text(evidence.range)
+    called = ": ".join(each for each in labels if each)
+    if called:
+        text += f"  {called}"
+    if evidence.note:
+        text += f"; {evidence.note}"
+    if named:
+        text += f"; root {evidence.context.root:#x}"
+        if evidence.roots > 1:
+            text += f" and {count_text(evidence.roots - 1, 'other')}"
+    return text
+
+
+class RightsJson(msgspec.Struct):
+    """What the supervisor and the user may do, as rwx with dashes."""
+
+    supervisor: str
+    user: str
+
+
+class EvidenceJson(msgspec.Struct, omit_defaults=True):
+    """Mappings in a row that break a sentence; `change` is what became of them since a point."""
+
+    va: str
+    pa: str
+    size: int
+    mappings: int
+    flags: str
+    rights: RightsJson
+    root: str | None = None
+    roots: int | None = None
+    region: str | None = None
+    symbol: str | None = None
+    change: str | None = None
+
+
+class SentenceJson(msgspec.Struct, omit_defaults=True):
+    """A sentence, where it stands, and what it came to.
+
+    `mappings` is how many break it, where they are counted; `first` are the first of them, or
+    all, and `more` says that there are others.
+    """
+
+    text: str
+    outcome: Literal["holds", "broken", "unsaid"]
+    file: str | None = None
+    line: int | None = None
+    point: str | None = None
+    reason: str | None = None
+    assumption: str | None = None
+    mappings: int | None = None
+    first: list[EvidenceJson] = []
+    more: bool = False
+
+
+class ExpectationsJson(msgspec.Struct):
+    """All sentences, and how many came to what."""
+
+    format: Literal["crosswalk-expectations/1"]
+    sentences: list[SentenceJson]
+    holds: int
+    broken: int
+    unsaid: int
+
+
+def expectations_document(results: Sequence[Result]) -> ExpectationsJson:
+    """Return what all sentences came to as a document."""
+    counts = Counter(each.judged.outcome for each in results)
+    return ExpectationsJson(
+        format="crosswalk-expectations/1",
+        sentences=[_sentence(each) for each in results],
+        holds=counts[Outcome.HOLDS],
+        broken=counts[Outcome.BROKEN],
+        unsaid=counts[Outcome.UNSAID],
+    )
+
+
+def _sentence(result: Result) -> SentenceJson:
+    judged, sentence = result.judged, result.judged.sentence
+    return SentenceJson(
+        text=sentence.text,
+        outcome=judged.outcome.value,
+        file=sentence.place if sentence.line else None,
+        line=sentence.line or None,
+        point=result.point or None,
+        reason=result.reason or None,
+        assumption=result.assumption or None,
+        mappings=judged.count,
+        first=[
+            _evidence(evidence, labels, named=result.named)
+            for evidence, labels in zip(judged.evidence, result.labels, strict=True)
+        ],
+        more=judged.more,
+    )
+
+
+def _evidence(
+    evidence: Evidence, labels: tuple[str | None, str | None], *, named: bool
+) -> EvidenceJson:
+    found = evidence.range
+    region, symbol = labels
+    return EvidenceJson(
+        va=hex(found.va),
+        pa=hex(found.pa),
+        size=found.size,
+        mappings=found.count,
+        flags=hex(found.flags),
+        rights=RightsJson(found.rights.supervisor, found.rights.user),
+        root=hex(evidence.context.root) if named else None,
+        roots=evidence.roots if named else None,
+        region=region,
+        symbol=symbol,
+        change=evidence.note or None,
+    )
+
+
+def expectations_junit(results: Sequence[Result], title: str) -> bytes:
+    """Return a JUnit report in UTF-8: a case a sentence, broken ones failures, unsaid ones errors.
+
+    `title` is the suite's name. It has no times: the same sentences give the same bytes.
+    """
+    counts = Counter(each.judged.outcome for each in results)
+    suite = ET.Element(
+        "testsuite",
+        name=clean(title),
+        tests=str(len(results)),
+        failures=str(counts[Outcome.BROKEN]),
+        errors=str(counts[Outcome.UNSAID]),
+        skipped="0",
+    )
+    for each in results:
+        case = ET.SubElement(suite, "testcase", classname=_CLASS, name=clean(each.text))
+        sentence = each.judged.sentence
+        if sentence.line:
+            case.set("file", clean(sentence.place))
+            case.set("line", str(sentence.line))
+        if each.judged.outcome is not Outcome.HOLDS:
+            broken = each.judged.outcome is Outcome.BROKEN
+            kind = "failure" if broken else "error"
+            told = ET.SubElement(case, kind, type="expectation", message=clean(_message(each)))
+            told.text = clean("\n".join(detail_lines(each)))
+    ET.indent(suite)
+    text: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def expectation_annotations(results: Iterable[Result]) -> Iterator[str]:
+    """Yield an annotation for each sentence that doesn't hold, at its line of its file."""
+    for each in results:
+        if each.judged.outcome is Outcome.HOLDS:
+            continue
+        sentence = each.judged.sentence
+        place = (sentence.place, sentence.line) if sentence.line else None
+        text = "\n".join([_message(each), *detail_lines(each)])
+        yield annotation(f"{each.word}: {each.text}", text, place)
+
+
+def _message(result: Result) -> str:
+    return f"{result.word}: {result.reason}" if result.reason else result.word
