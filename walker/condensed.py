@@ -77,7 +77,7 @@ class Condensed(Rows):
 class Folding(NamedTuple):
     """How an address space was folded: `rows` of them stand for `mappings`.
 
-    `span` is the size in bytes of the aligned parts that were folded, 0 where none was.
+    `span` is how many bytes of addresses the largest of them has, 0 where nothing was folded.
     """
 
     rows: int
@@ -172,32 +172,41 @@ def _none() -> _Keyed:
 def _gathered(blocks: Iterable[_Keyed], most: int) -> tuple[Condensed, Folding]:
     """Return rows that come in address order, joined, and folded as far as `most` asks."""
     kept: list[_Keyed] = []
-    held = 0
-    steps = [(span, step) for span in _SPANS for step in _STEPS]
-    at = -1
+    held, steps = 0, _Steps(most)
     for block in blocks:
         kept.append(_strided(_joined(block)))
         held += len(kept[-1])
         # Twice as many are held before anything is folded, so that this is seldom done.
-        while held > 2 * most and at + 1 < len(steps):
-            rows = _joined(_Keyed.join(kept))
-            while len(rows) > most and at + 1 < len(steps):
-                at += 1
-                rows = _folded(rows, *steps[at])
-            kept, held = [rows], len(rows)
-    rows = _strided(_joined(_Keyed.join(kept))) if kept else _none()
-    for step in steps[: at + 1]:
-        rows = _folded(rows, *step)
-    while len(rows) > most and at + 1 < len(steps):
-        at += 1
-        rows = _folded(rows, *steps[at])
+        if held > 2 * most:
+            kept = [steps.fold(_Keyed.join(kept))]
+            held = len(kept[0])
+    rows = steps.fold(_Keyed.join(kept)) if kept else _none()
     folded = rows.form >= Form.FOLDED
     number = int(folded.sum())
     span = 0
     if number:
-        span = 1 << steps[at][0] if at >= 0 else int(rows.size[folded].max())
+        span = int(rows.size[folded].max())
     folding = Folding(number, int(rows.count[folded].sum()), span)
     return Condensed(*(getattr(rows, name) for name in _BEFORE)), folding
+
+
+class _Steps:
+    """Folds rows until they are few enough, and what comes later as far as that."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._done: list[tuple[int, int]] = []
+        self._left = [(span, step) for span in reversed(_SPANS) for step in reversed(_STEPS)]
+
+    def fold(self, rows: _Keyed) -> _Keyed:
+        """Return at most so many rows, or as few as there can be."""
+        rows = _strided(_joined(rows))
+        for step in self._done:
+            rows = _folded(rows, *step)
+        while len(rows) > self._most and self._left:
+            self._done.append(self._left.pop())
+            rows = _folded(rows, *self._done[-1])
+        return rows
 
 
 def _joined(rows: _Keyed) -> _Keyed:

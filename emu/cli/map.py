@@ -31,7 +31,7 @@ __all__ = ["run_map"]
 
 _MOST = 500_000
 """The most rows of a page, those of all address spaces together, and those of physical memory."""
-_FINDINGS = 256
+_FINDINGS = 64
 """The most findings of each kind that a page lists."""
 _ALIASES = 4
 
@@ -108,8 +108,8 @@ def _page(
 def _folded_text(folding: Folding, view: View) -> str:
     """Return what was folded, and what lists it."""
     return (
-        f"{count_text(folding.mappings, view.noun)} in busy parts of up to "
-        f"{size_text(folding.span)} are folded to {count_text(folding.rows, 'row')}; "
+        f"{count_text(folding.mappings, view.noun)} are folded to "
+        f"{count_text(folding.rows, 'row')} of up to {size_text(folding.span)}; "
         f"{view.command} lists them"
     )
 
@@ -149,7 +149,7 @@ def _findings(
     for each in writable_and_executable(memory, contexts, few, aliases=_ALIASES):
         how = "within one privilege" if each.within_one_privilege else "by different privileges"
         text = f"W^X: {frame_text(each.pa, each.size, each.rights)}, {how}"
-        found = {**_spots(each.writers, places), **_spots(each.executors, places)}
+        found = _spots(each.pa, (*each.writers, *each.executors), places)
         spots = (*found, Spot(len(contexts), each.pa))
         listed.append(Finding(text, spots, each.within_one_privilege))
     verdicts = []
@@ -189,14 +189,19 @@ def _table_findings(
             return
         name = "/".join(table_names(each.levels))
         text = f"{name} at {each.pa:#x} is writable by user mode"
-        spots = (*_spots(each.writers, places), Spot(len(contexts), each.pa))
+        spots = (*_spots(each.pa, each.writers, places), Spot(len(contexts), each.pa))
         yield Finding(text, spots, serious=True)
 
 
-def _spots(mappings: Iterable[Mapping], places: dict[tuple[Any, ...], int]) -> dict[Spot, None]:
-    """Return where mappings are, each once, in their order."""
+def _spots(
+    pa: int, mappings: Iterable[Mapping], places: dict[tuple[Any, ...], int]
+) -> dict[Spot, None]:
+    """Return where mappings have a physical address, each once, in their order.
+
+    One that begins behind it is named by its beginning.
+    """
     return {
-        Spot(places[space_key(each.context)], each.va): None
+        Spot(places[space_key(each.context)], each.va + max(pa - each.pa, 0)): None
         for each in mappings
         if isinstance(each, RootedMapping)
     }

@@ -80,6 +80,21 @@ function namesIn(names, { hole }) {
   return names.map((each) => ({ ...each, begin: moved(each.begin), last: moved(each.last) }));
 }
 
+// Return the regions and sections as far as a view maps something in them: what is drawn of them.
+function bandsOf(names, view) {
+  return names.filter(({ kind }) => kind !== "symbol").map(({ kind, begin, last, texts }) => {
+    const bands = [];
+    for (let row = 0; row < begin.length; row += 1) {
+      const next = upTo(view.end, begin[row]); // The first row that ends behind its beginning.
+      const before = upTo(view.begin, last[row]) - 1; // The last row that begins in it.
+      if (next >= view.count || view.begin[next] > last[row]) continue;
+      const from = Math.max(view.begin[next], begin[row]);
+      bands.push({ text: texts[row], begin: from, end: Math.min(view.end[before], last[row] + 1) });
+    }
+    return { kind, bands, begin: Float64Array.from(bands, (band) => band.begin) };
+  });
+}
+
 // The number of values in a sorted array that are at most `value`.
 function upTo(sorted, value) {
   let low = 0, high = sorted.length;
@@ -131,6 +146,12 @@ function frameAt(view, row, at) {
 
 // The name of an address: its region or section, and its symbol.
 function nameOf(names, frame, low = 0) {
+  const found = namesAt(names, frame, low);
+  return [found.region ?? found.section, found.symbol].filter(Boolean).join(": ");
+}
+
+// The names of an address by their kinds.
+function namesAt(names, frame, low) {
   const found = {};
   for (const each of names) {
     let row = upTo(each.begin, frame) - 1;
@@ -142,5 +163,5 @@ function nameOf(names, frame, low = 0) {
     const offset = (frame - each.begin[row]) * FRAME + low - each.low[row];
     found[each.kind] = offset && each.kind === "symbol" ? `${each.texts[row]}+0x${offset.toString(16)}` : each.texts[row];
   }
-  return [found.region ?? found.section, found.symbol].filter(Boolean).join(": ");
+  return found;
 }

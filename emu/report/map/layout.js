@@ -62,7 +62,7 @@ class Layout {
   place(scale, limit) {
     const { at, length, logs, width } = this;
     const log = Math.log(limit);
-    const gapLimit = limit / 8;
+    const gapLimit = Math.max(limit / 256, 2);
     const gapLog = Math.log(gapLimit);
     const breaking = this.breaking(limit);
     let total = 0;

@@ -146,11 +146,7 @@ class Page {
       const context = canvas.getContext("2d");
       context.scale(2, 2);
       this.active.cell(context, kind, 0, 1, 34);
-      context.font = SMALL;
-      context.textAlign = "center";
-      context.textBaseline = "middle";
-      context.fillStyle = this.palette.ink(kind.lanes[0] === "none" ? kind.lanes[1] ?? "none" : kind.lanes[0]);
-      context.fillText(kind.letters, 17, 1 + CELL / 2, 32);
+      this.active.letters(context, kind, 0, 1, 34);
       const name = make("span", { textContent: kind.name });
       if (kind.serious) name.className = "serious";
       list.append(make("li", {}, canvas, name, make("span", { className: "count", textContent: roundedSize(frames[code]) })));
@@ -195,7 +191,10 @@ class Page {
       if (number === this.finding) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
     });
-    this.findingButtons[this.finding].scrollIntoView({ block: "nearest" });
+    const button = this.findingButtons[this.finding];
+    const list = button.closest("ol");
+    // Not scrollIntoView: the page itself is to stay where it is.
+    list.scrollTop += button.getBoundingClientRect().top - list.getBoundingClientRect().top - list.clientHeight / 2;
     const place = finding.places.find((each) => each.view === this.current) ?? finding.places[0];
     if (place) this.go(place.view, place.frame);
   }
@@ -210,10 +209,14 @@ class Page {
     }
     this.active = strip;
     strip.cursor = frame;
-    const begin = Math.floor(frame / 512) * 512;
-    const { layout } = strip;
-    if (layout.perFrame(Math.max(2 * rowAt(strip.view, frame) + 1, 0)) * 64 < layout.width) {
-      strip.zoomTo(begin, Math.min(begin + 512, strip.view.space.frames));
+    // The 2 MiB around it, of larger pages some of them.
+    const row = rowAt(strip.view, frame);
+    const page = row < 0 ? 1 : pageFrames(strip.view, row);
+    const block = page === 1 ? 512 : page * 16;
+    const begin = Math.floor(frame / block) * block;
+    const wide = strip.layout.perFrame(row < 0 ? 0 : 2 * row + 1) * block;
+    if (wide < strip.layout.width || wide > strip.layout.width * 2 * strip.lines) {
+      strip.zoomTo(begin, Math.min(begin + block, strip.view.space.frames));
     }
     strip.show(frame);
     this.choose(strip, frame);
@@ -259,13 +262,16 @@ class Page {
     const trail = this.get("trail");
     trail.replaceChildren();
     const { layout, view } = strip;
-    const first = layout.find(Math.floor(strip.top / LINE) * layout.width + 1).frame;
-    const last = layout.find(Math.min((strip.top / LINE + strip.lines) * layout.width, layout.total) - 1).frame;
     const frame = this.sight(strip);
     const levels = [[null, view.whole], ...view.levels.map(([name, shift]) => [shift, name])];
     const sizes = levels.map(([shift]) => (shift === null ? Infinity : 2 ** (shift - 12)));
-    let here = sizes.findLastIndex((size) => size >= last - first + 1);
-    if (!layout.zoom) here = 0;
+    // The deepest one that fills half of the pane.
+    const fills = (size) => {
+      const begin = Math.floor(frame / size) * size;
+      const end = Math.min(begin + size, view.space.frames);
+      return layout.position(end - 1) - layout.position(begin) >= (strip.lines * layout.width) / 2;
+    };
+    const here = layout.zoom ? Math.max(sizes.findLastIndex((size) => size < Infinity && fills(size)), 0) : 0;
     levels.forEach(([shift, name], at) => {
       const size = sizes[at];
       const text = shift === null ? name : `${name} ${addressText(view.space, Math.floor(frame / size) * size)}`;

@@ -2,7 +2,7 @@
 
 const MARGIN = 128; // The addresses before the lines.
 const LABEL = 13; // The names above a line.
-const CELL = 15; // What is mapped.
+const CELL = 16; // What is mapped.
 const BAND = 3; // The regions below it.
 const LINE = LABEL + CELL + BAND + 3;
 const FONT = '11px ui-monospace, "DejaVu Sans Mono", "Liberation Mono", monospace';
@@ -206,6 +206,7 @@ class Strip {
           pixel = -1;
           context.fillStyle = palette.get("gap");
           context.fillRect(MARGIN + x0, y + CELL / 2 - 1, x1 - x0, 2);
+          if (left >= from) this.gapText(context, layout.length[item], MARGIN + x0, y, x1 - x0);
         }
         continue;
       }
@@ -232,6 +233,20 @@ class Strip {
     flush();
   }
 
+  // How long a gap is, where that can be written into it.
+  gapText(context, frames, x, y, wide) {
+    const text = `${roundedSize(frames)} ${this.view.empty}`;
+    context.font = SMALL;
+    const room = context.measureText(text).width + 16;
+    if (wide < room) return;
+    const { palette } = this.page;
+    context.fillStyle = palette.get("paper");
+    context.fillRect(x + 10, y, room - 8, CELL);
+    context.fillStyle = palette.get("quiet");
+    context.textAlign = "left";
+    context.fillText(text, x + 14, y + CELL / 2 + 0.5);
+  }
+
   // A row from `x`, `wide` pixels; `left` is where all of it begins, from the line's beginning.
   drawRow(context, item, kind, x, y, wide, left) {
     const { view, layout } = this;
@@ -250,36 +265,47 @@ class Strip {
       return;
     }
     this.cell(context, kind, x, y, wide, form >= STRIDE);
-    const letters = kind.letters;
-    context.font = SMALL;
-    if (form === RANGE || form === REPEAT) {
-      if (view.shift && page >= 6 && page < wide + 6) {
-        context.fillStyle = this.page.palette.get("paper");
-        const first = Math.max(Math.ceil((x - MARGIN - left) / page), 0);
-        for (let at = MARGIN + left + first * page; at < x + wide; at += page) context.fillRect(Math.round(at) - 0.5, y, 1, CELL);
-      }
+    if ((form === RANGE || form === REPEAT) && view.shift && page >= 6 && page < wide + 6) {
+      context.fillStyle = this.page.palette.get("paper");
+      const first = Math.max(Math.ceil((x - MARGIN - left) / page), 0);
+      for (let at = MARGIN + left + first * page; at < x + wide; at += page) context.fillRect(Math.round(at) - 0.5, y, 1, CELL);
     }
-    const room = page >= 20 && page < wide ? page : wide;
-    if (!letters || room < 20 || context.measureText(letters).width > room - 2) return;
-    context.fillStyle = this.page.palette.ink(kind.lanes[0] === "none" ? kind.lanes[1] ?? "none" : kind.lanes[0]);
-    context.textAlign = "center";
-    const lane = kind.lanes.length > 1 ? CELL : CELL;
-    if (page >= 20 && page < wide && form === RANGE) {
+    if (form === RANGE && page >= 20 && page < wide) {
       const first = Math.max(Math.floor((x - MARGIN - left) / page), 0);
       for (let at = MARGIN + left + first * page; at < x + wide; at += page) {
-        const middle = at + page / 2;
-        if (middle > x + 8 && middle < x + wide - 8) context.fillText(letters, middle, y + lane / 2 + 0.5);
+        if (at + page / 2 > x + 8 && at + page / 2 < x + wide - 8) this.letters(context, kind, at, y, page);
       }
-    } else context.fillText(letters, x + wide / 2, y + lane / 2 + 0.5);
+    } else this.letters(context, kind, x, y, wide);
+  }
+
+  // The letters of a class in its wider lane, where they fit.
+  letters(context, kind, x, y, wide) {
+    const texts = kind.letters.split("/");
+    const lane = kind.lanes.length > 1 && kind.lanes[0] === "none" ? 1 : 0;
+    const text = texts[lane] ?? "";
+    context.font = kind.lanes.length > 1 ? '9px system-ui, "Liberation Sans", sans-serif' : SMALL;
+    if (!text || wide < 18 || context.measureText(text).width > wide - 2) return;
+    const [top, tall] = this.lanes(kind)[lane];
+    context.fillStyle = this.page.palette.ink(kind.lanes[lane]);
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.fillText(text, x + wide / 2, y + top + tall / 2 + 0.5);
     context.textAlign = "left";
+  }
+
+  // Where the lanes of a class lie: the supervisor's is the wider one if that has any rights.
+  lanes(kind) {
+    if (kind.lanes.length < 2) return [[0, CELL]];
+    const high = kind.lanes[0] === "none" ? 4 : CELL - 6;
+    return [[0, high], [high, CELL - high]];
   }
 
   // One cell: the first lane above, the second, if there is one, below.
   cell(context, kind, x, y, wide, folded = false) {
     const { palette } = this.page;
-    const high = kind.lanes.length > 1 ? CELL - 5 : CELL;
+    const places = this.lanes(kind);
     kind.lanes.forEach((style, lane) => {
-      const [top, tall] = lane ? [y + high, CELL - high] : [y, high];
+      const top = y + places[lane][0], tall = places[lane][1];
       context.fillStyle = palette.fill(style);
       context.fillRect(x, top, wide, tall);
       if (wide < 6) return;
@@ -293,47 +319,50 @@ class Strip {
     });
   }
 
-  // The names of regions and sections where they begin in a line, and a band below them.
+  // The names of regions and sections where they begin in a line, and a band below the regions.
   drawNames(context, start, from, to, y) {
-    const { palette, names } = this.page;
-    if (!this.view.hole && !this.view.named) return;
+    const { layout } = this;
+    const { palette } = this.page;
+    if (!this.view.named) return;
     context.font = SMALL;
-    const regions = names.find((each) => each.kind === "region" || each.kind === "section");
     let free = MARGIN;
     const label = (text, x) => {
       const wide = context.measureText(text).width;
-      if (x < free || x + wide > MARGIN + this.layout.width + 40) return;
+      if (x < free || x + wide > MARGIN + layout.width + 8) return;
       context.fillStyle = palette.get("text");
       context.fillText(text, x, y + LABEL / 2 + 1);
       free = x + wide + 8;
     };
-    for (const each of names.filter((it) => it.kind !== "symbol")) {
-      const ending = this.layout.find(to - 1e-6).frame;
-      let row = Math.max(upTo(each.begin, start) - 1, 0);
-      for (; row < each.texts.length && each.begin[row] <= ending; row += 1) {
-        if (each.last[row] < start) continue;
-        const left = Math.max(this.layout.position(Math.max(each.begin[row], start)), from) - from;
-        const right = Math.min(this.layout.position(Math.min(each.last[row], ending)), to) - from;
-        const begun = each.begin[row] >= start || Math.floor(this.top / LINE) * this.layout.width === from;
-        if (each === regions) {
+    const first = Math.floor(this.top / LINE) * layout.width === from;
+    const ending = layout.find(to - 1e-6).frame;
+    this.bands ??= bandsOf(this.page.names, this.view);
+    this.bands.forEach(({ bands, begin }, number) => {
+      for (let row = Math.max(upTo(begin, start) - 1, 0); row < bands.length && begin[row] <= ending; row += 1) {
+        const band = bands[row];
+        if (band.end <= start) continue;
+        const left = Math.max(layout.position(Math.max(band.begin, start)), from) - from;
+        const right = (band.end > ending ? to : layout.position(band.end)) - from;
+        if (!number) {
           context.fillStyle = palette.get(row % 2 ? "band-one" : "band-two");
           context.fillRect(MARGIN + left, y + LABEL + CELL + 1, Math.max(right - left, 1), BAND);
         }
-        if (begun || each.begin[row] < start) label(begun ? each.texts[row] : `… ${each.texts[row]}`, MARGIN + left);
+        if (band.begin >= start) label(band.text, MARGIN + left);
+        else if (first) label(`… ${band.text}`, MARGIN + left);
       }
-    }
-    if (free > MARGIN) return;
-    // Pages that are seen one by one have the names of their symbols.
-    if (this.layout.scale < PAGE / 3) return;
-    const text = nameOf(names, start);
-    if (text) label(text, MARGIN);
+    });
+    // Where pages are seen one by one, their symbols have names.
+    if (free > MARGIN || layout.scale < PAGE / 3) return;
+    const { symbol } = namesAt(this.page.names, start, 0);
+    if (symbol) label(symbol, MARGIN);
   }
 
   drawMarks(context, from, to, y) {
     const { palette } = this.page;
     const bar = (begin, end, colour, inner) => {
-      const left = this.layout.position(begin), right = this.layout.position(end - 1) + this.layout.perFrame(2 * rowAt(this.view, end - 1) + 1);
-      if (right < from || left > to) return;
+      const left = this.layout.position(begin);
+      const wide = this.layout.perFrame(Math.max(2 * rowAt(this.view, end - 1) + 1, 0));
+      const right = Math.max(this.layout.position(end - 1) + wide, left + 1);
+      if (right <= from + 0.5 || left >= to - 0.5) return;
       const x0 = Math.max(left, from) - from + MARGIN, x1 = Math.min(Math.max(right, left + 2), to) - from + MARGIN;
       context.strokeStyle = palette.get(colour);
       context.lineWidth = 2;
