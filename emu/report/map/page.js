@@ -215,7 +215,8 @@ class Page {
     const block = page === 1 ? 512 : page * 16;
     const begin = Math.floor(frame / block) * block;
     const wide = strip.layout.perFrame(row < 0 ? 0 : 2 * row + 1) * block;
-    if (wide < strip.layout.width || wide > strip.layout.width * 2 * strip.lines) {
+    const room = strip.layout.width * strip.lines;
+    if (wide < room / 2 || wide > room * 2) {
       strip.zoomTo(begin, Math.min(begin + block, strip.view.space.frames));
     }
     strip.show(frame);
@@ -368,7 +369,7 @@ class Page {
   chooseFrame(strip, row, frame, box) {
     const { view } = strip;
     if (view.form[row] >= FOLDED) {
-      box.append(make("p", { className: "note", textContent: `Folded: ${view.command} lists it.` }));
+      box.append(make("p", { className: "note", textContent: `Folded: ${this.command(view, row)} lists it.` }));
       const memory = this.shown.find((each) => each.view.memory);
       if (memory) memory.marks = [[view.pa[row], view.paEnd[row]]];
       return;
@@ -384,6 +385,13 @@ class Page {
       memory.reveal(pa);
     }
     this.listMapping(pa, pa + 1, box);
+  }
+
+  // The command that lists what a row holds.
+  command(view, row) {
+    const end = view.end[row];
+    const after = end === view.space.frames ? "0x10000000000000000" : addressText(view.space, end);
+    return view.command.replace("START", addressText(view.space, view.begin[row])).replace("END", after);
   }
 
   // List and mark all mappings of frames [begin, end), those of other address spaces, too.
@@ -555,4 +563,6 @@ class Page {
 const PLAIN = { half: Infinity, hole: 0, digits: 13, frames: 2 ** 40 };
 const content = JSON.parse(document.getElementById("document").textContent);
 const page = new Page(content, await unpacked(document.getElementById("columns").textContent));
+// For the browser's console.
+globalThis.crosswalk = { page, LINE, LABEL, MARGIN, FILLS };
 document.documentElement.dataset.ready = "true";
