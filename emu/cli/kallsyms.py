@@ -75,17 +75,17 @@ def _read_by_drgn(source: Source, info: str) -> bytes:
         kind = program.array_type(program.int_type("char", 1, True), len(text))
         return drgn.Object(program, kind, value=list(text))
 
-    program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64), vmcoreinfo=info.encode())
+    program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
     program.add_memory_segment(_UPPER_HALF, _UPPER_HALF, read, False)
     program.register_object_finder("vmcoreinfo", find, enable_index=0)
     try:
         symbols = load_vmlinux_kallsyms(program)(program, None, None, False)
-    except (drgn.FaultError, LookupError, ValueError) as error:
+    except (drgn.FaultError, drgn.BadDataError, LookupError, ValueError, OverflowError) as error:
         raise BadInput(f"drgn: {one_line(str(error))}") from None
     letters = {drgn.SymbolBinding.GLOBAL: "T", drgn.SymbolBinding.WEAK: "W"}
     lines = (
         f"{each.address:016x} {letters.get(each.binding, 't')} {each.name}\n"
-        for each in sorted(symbols, key=lambda each: (each.address, each.name))
+        for each in sorted(symbols, key=lambda each: each.address)
     )
     return "".join(lines).encode("utf-8", "surrogateescape")
 

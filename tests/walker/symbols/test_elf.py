@@ -1,0 +1,115 @@
+import gzip
+
+import pytest
+
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.symbols.elf import read_elf
+from crosswalk.walker.symbols.symbol_files import read_symbols
+from tests.walker.symbols.kernel_elf import (
+    ABSOLUTE,
+    ALLOC,
+    EXECUTE,
+    FILE,
+    FUNCTION,
+    GLOBAL,
+    LOCAL,
+    NO_TYPE,
+    NOBITS,
+    OBJECT,
+    TLS,
+    WEAK,
+    kernel_elf,
+)
+
+SECTIONS = [
+    (b".text", 0x40_1000, 0x1000, ALLOC | EXECUTE),
+    (b".data", 0x40_3000, 0x800, ALLOC),
+    (b".comment", 0, 0x20, 0),
+    (b".tbss", 0x40_3800, 0x100, ALLOC | TLS, NOBITS),
+    (b".percpu", 0, 0x100, ALLOC),
+]
+SYMBOLS = [
+    (b"kernel.c", 0, 0, LOCAL, FILE, ABSOLUTE),
+    (b"helper", 0x40_1800, 0x10, LOCAL, FUNCTION, 1),
+    (b"entry", 0x40_1000, 0, GLOBAL, NO_TYPE, 1),
+    (b"start_local", 0x40_1000, 0, LOCAL, NO_TYPE, 1),
+    (b"start_weak", 0x40_1000, 0, WEAK, FUNCTION, 1),
+    (b"late", 0x40_1F00, 0, GLOBAL, FUNCTION, 1),
+    (b"counter", 0x40_3000, 8, GLOBAL, OBJECT, 2),
+    (b"elsewhere", 0, 0, GLOBAL, NO_TYPE, 0),
+    (b"CONSTANT", 0x1234, 0, GLOBAL, NO_TYPE, ABSOLUTE),
+    (b"per_cpu", 0x10, 8, GLOBAL, OBJECT, 5),
+]
+
+
+def listed(spans):
+    return [(each.name, each.start, each.end) for each in spans]
+
+
+def test_symbols_and_loaded_sections_are_read():
+    symbols, sections = read_elf(kernel_elf(SECTIONS, SYMBOLS))
+    assert [(".text", 0x40_1000, 0x40_2000), (".data", 0x40_3000, 0x40_3800)] == listed(sections)
+    assert [
+        ("entry", 0x40_1000, 0x40_1800),
+        ("start_weak", 0x40_1000, 0x40_1800),
+        ("start_local", 0x40_1000, 0x40_1800),
+        ("helper", 0x40_1800, 0x40_1810),
+        # Without a size it ends with its section, not at the next symbol.
+        ("late", 0x40_1F00, 0x40_2000),
+        ("counter", 0x40_3000, 0x40_3008),
+    ] == listed(symbols)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (kernel_elf(SECTIONS, SYMBOLS, machine=183), "of another machine .EM_AARCH64"),
+        (kernel_elf(SECTIONS, SYMBOLS, kind=1), "an object file"),
+        (kernel_elf(SECTIONS, SYMBOLS, kind=4), "an ELF core has no symbols"),
+        (kernel_elf([], []), "was stripped of them"),
+        (kernel_elf(SECTIONS, SYMBOLS)[:100], "a damaged ELF file"),
+        (kernel_elf(SECTIONS, SYMBOLS)[:-80], "a damaged ELF file"),
+        (b"\x7fELF", "a damaged ELF file"),
+        (b"Microsoft C/C++ MSF 7.00", "a PDB, Windows' symbols"),
+        (b"MZ\0\0", "a PE image"),
+        (b"!<arch>\n", "an archive"),
+    ],
+)
+def test_files_without_symbols_are_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=message) as error:
+        read_symbols(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).isprintable()
+
+
+def test_a_name_outside_the_string_table_is_refused():
+    content = bytearray(kernel_elf(SECTIONS, SYMBOLS))
+    content[64 + 24 : 64 + 28] = (0x7FFF_FFFF).to_bytes(4, "little")
+    content[64 + 24 + 4] = FUNCTION
+    content[64 + 24 + 6 : 64 + 24 + 8] = (1).to_bytes(2, "little")
+    with pytest.raises(BadInput, match="a symbol's name lies outside the string table"):
+        read_elf(bytes(content))
+
+
+def test_a_compressed_file_is_unpacked(tmp_path):
+    path = tmp_path / "vmlinux.gz"
+    path.write_bytes(gzip.compress(kernel_elf(SECTIONS, SYMBOLS)))
+    file = read_symbols(path)
+    assert "vmlinux.gz" == file.name
+    assert "entry" == file.symbols[0].name
+
+
+def test_a_file_cut_anywhere_is_read_or_refused_in_one_line():
+    content = kernel_elf(SECTIONS, SYMBOLS)
+    refused = []
+    for size in range(4, len(content), 7):
+        try:
+            symbols, _ = read_elf(content[:size])
+        except BadInput as error:
+            refused.append(str(error))
+        else:
+            assert 0 < len(symbols) <= 6
+    assert len(refused) > 100
+    assert all(text.isprintable() for text in refused)

@@ -1,0 +1,162 @@
+import pytest
+
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.pages import pages
+from crosswalk.walker.symbols import NO_NAMES
+from crosswalk.walker.symbols.kaslr import symbols_offset, vmcoreinfo_values
+from crosswalk.walker.symbols.linux import linux_regions
+from crosswalk.walker.symbols.system_map import parse_system_map
+from tests.tables import PS, RW, XD, P, PageTables, context
+from tests.walker.symbols.small_linux import FIXED_BASES, LINKED, SmallLinux
+
+NOTHING = NO_NAMES.symbols
+
+
+def symbols_of(linux):
+    return parse_system_map(linux.system_map.encode()).moved(linux.offset)
+
+
+def regions_of(linux, symbols=None, info=None):
+    values = vmcoreinfo_values(linux.vmcoreinfo if info is None else info)
+    symbols = symbols_of(linux) if symbols is None else symbols
+    return linux_regions(linux.memory, linux.context, symbols, values)
+
+
+def called(linux, found):
+    """The region of each mapping, in address order, repeats left out."""
+    names = []
+    for block in pages(linux.memory, linux.context):
+        for row in found.regions.rows_at(block.va).tolist():
+            name = found.regions[row].name if row >= 0 else None
+            if names[-1:] != [name]:
+                names.append(name)
+    return names
+
+
+def test_regions_are_where_the_kernels_variables_say():
+    linux = SmallLinux()
+    expected = [
+        *("user", "direct-map", "vmalloc", "vmemmap", "cpu-entry-area", "espfix", "text"),
+        *("rodata", "data", "bss", "kernel", "modules", "fixmap", "vsyscall"),
+    ]
+    found = regions_of(linux)
+    # The page that begins with _edata belongs to .data still; the last one is behind .bss.
+    assert expected == called(linux, found)
+    assert () == found.remarks
+    (kernel,) = found.wider
+    assert (linux.addresses["_text"], linux.addresses["_end"]) == (kernel.start, kernel.end)
+
+
+def test_the_direct_map_ends_where_vmalloc_begins_or_as_far_as_it_may_reach():
+    linux = SmallLinux()
+    spans = {each.name: each for each in regions_of(linux).regions}
+    assert spans["direct-map"].end == linux.bases["vmalloc_base"]
+    assert spans["vmalloc"].end == linux.bases["vmalloc_base"] + (32 << 40)
+    assert spans["vmemmap"].end == linux.bases["vmemmap_base"] + (1 << 40)
+    assert "kasan-shadow" not in spans
+
+
+def test_without_randomisation_regions_are_those_of_the_document():
+    linux = SmallLinux(offset=0, bases=FIXED_BASES)
+    spans = {each.name: each for each in regions_of(linux).regions}
+    assert (0xFFFF_8880_0000_0000, 0xFFFF_C880_0000_0000) == (
+        spans["direct-map"].start,
+        spans["direct-map"].end,
+    )
+    assert (0xFFFF_EC00_0000_0000, 0xFFFF_FC00_0000_0000) == (
+        spans["kasan-shadow"].start,
+        spans["kasan-shadow"].end,
+    )
+    # The tables alone show the same direct map: memory isn't randomised.
+    assert spans.keys() - {"text", "rodata", "data", "bss"} <= {
+        each.name for each in regions_of(linux, NOTHING).regions
+    }
+
+
+def test_without_symbols_the_direct_map_is_found_in_the_tables_and_others_are_not_named():
+    linux = SmallLinux()
+    found = regions_of(linux, NOTHING)
+    expected = [
+        *("user", "direct-map", None, "cpu-entry-area", "espfix", "kernel", "modules"),
+        *("fixmap", "vsyscall"),
+    ]
+    assert expected == called(linux, found)
+    direct = next(each for each in found.regions if each.name == "direct-map")
+    assert linux.bases["page_offset_base"] == direct.start
+    assert "isn't known: no symbols say so" in found.remarks[0]
+
+
+def test_variables_that_make_no_sense_are_not_believed():
+    linux = SmallLinux(bases={**SmallLinux().bases, "vmalloc_base": 0xFFFF_B000_4000_1000})
+    assert "the variables that say so can't be read" in regions_of(linux).remarks[0]
+
+
+def test_other_paging_modes_have_no_regions():
+    tables = PageTables("PAE").map(0xC000_0000, 0x8000, P)
+    found = linux_regions(tables.memory, context("PAE"), NOTHING, {})
+    assert 0 == len(found.regions)
+
+
+def test_five_levels_have_a_layout_of_their_own():
+    tables = PageTables(5).map(0xFF11_0000_0000_0000, 0, P | RW | XD | PS, level=3)
+    found = linux_regions(tables.memory, context(5), NOTHING, {})
+    starts = {each.name: each.start for each in found.regions}
+    assert 0xFF11_0000_0000_0000 == starts["direct-map"]
+    assert 0xFFA0_0000_0000_0000 == starts["vmalloc"]
+    assert 0xFFFF_FE00_0000_0000 == starts["cpu-entry-area"]
+
+
+def test_regions_are_disjoint_and_in_order():
+    for linux in (SmallLinux(), SmallLinux(offset=0, bases=FIXED_BASES)):
+        regions = regions_of(linux).regions
+        assert (regions.start[1:] > regions.last[:-1]).all()
+
+
+def offset_of(linux, info, symbols=None):
+    symbols = parse_system_map(linux.system_map.encode()) if symbols is None else symbols
+    return symbols_offset(symbols, vmcoreinfo_values(info), linux.memory, linux.context)
+
+
+def test_kaslr_is_told_by_vmcoreinfo():
+    linux = SmallLinux()
+    found = offset_of(linux, linux.vmcoreinfo)
+    assert (linux.offset, "KASLR: symbols are moved by 0x2400000 (VMCOREINFO)") == (
+        found.value,
+        found.remark,
+    )
+
+
+def test_symbols_that_are_where_the_kernel_runs_stay():
+    linux = SmallLinux()
+    assert 0 == offset_of(linux, linux.vmcoreinfo, symbols_of(linux)).value
+    assert "" == offset_of(linux, linux.vmcoreinfo, symbols_of(linux)).remark
+
+
+def test_without_vmcoreinfo_kaslr_is_told_by_the_first_page_of_the_image():
+    found = offset_of(SmallLinux(), "")
+    assert 0x240_0000 == found.value
+    assert "the first page that is mapped" in found.remark
+
+
+def test_symbols_of_another_kernel_are_refused():
+    linux = SmallLinux()
+    other = linux.vmcoreinfo.replace(f"{linux.addresses['_stext']:x}", f"{LINKED + 0x5000:x}")
+    with pytest.raises(BadInput, match=r"symbols of another kernel: .* _stext 0x5000, swapper"):
+        offset_of(linux, other)
+
+
+def test_an_image_whose_text_is_not_all_executable_tells_nothing_of_kaslr():
+    linux = SmallLinux()
+    start = LINKED + linux.offset
+    tables = linux.tables.change(start + 0x2000, add=XD)
+    found = symbols_offset(
+        parse_system_map(linux.system_map.encode()), {}, tables.memory, linux.context
+    )
+    assert 0 == found.value
+    assert "--symbols-offset says" in found.remark
+
+
+def test_symbols_of_no_kernel_are_not_moved():
+    own = parse_system_map(b"0000000000401000 T _start\n")
+    linux = SmallLinux()
+    assert 0 == offset_of(linux, linux.vmcoreinfo, own).value
