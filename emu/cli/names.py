@@ -193,6 +193,8 @@ def _named(names: Names, text: str, kinds: tuple[SpanKind, ...], name: str) -> l
     advice = f"; there is {_or(near)}" if near else ""
     if not near and not len(names.symbols):
         advice = "; --symbols FILE gives names of symbols"
+        if not len(names.regions):
+            advice = "; it has no names of its own: --symbols FILE, auto or linux gives some"
     raise BadInput(f"{name} {one_line(text)}: no such {what}{advice}")
 
 
