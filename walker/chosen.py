@@ -18,6 +18,7 @@ from crosswalk.walker.entry import level_of
 from crosswalk.walker.leaves import TOP, Tables, Through, root_table
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.pages import Pages, pages, pages_of_leaves
+from crosswalk.walker.repeats import pages_and_runs
 from crosswalk.walker.spaces import Contexts, SpaceGroup, distinct_contexts, groups_of
 from crosswalk.walker.states import BLOCK, expand_states, keys_of, states_by_level
 
@@ -69,6 +70,12 @@ class Spans:
         found[found] = self.last[row[found]] >= first[found]
         return found
 
+    @property
+    def edges(self) -> U64:
+        """The addresses where one begins, or after which one ends, ascending."""
+        after = self.last + np.uint64(1)
+        return np.sort(np.concatenate([self.first, after[after != 0]]))
+
 
 def chosen_pages(
     memory: PhysicalMemory,
@@ -77,12 +84,17 @@ def chosen_pages(
     spans: Spans | None = None,
     start: int = 0,
     end: int = TOP,
+    *,
+    edges: U64 | None = None,
 ) -> Iterator[tuple[PagingContext, Iterator[Pages]]]:
     """Yield for each address space the mappings in [start, end) that the condition chooses.
 
     Of those whose pages touch `spans`, if these are given, too. In the order of the contexts, each
     address space once, and in address order in each, block by block; one without any has no block.
     Address spaces that differ in their roots alone are looked at together, before the first.
+
+    With `edges` blocks may be `Runs`, in which none of these addresses lies inside a run, as
+    `pages_and_runs` has it.
     """
     every = distinct_contexts(contexts)
     leading: dict[int, dict[int, U64]] = {}
@@ -97,24 +109,40 @@ def chosen_pages(
             if at not in leading:
                 leading[at] = _leading(memory, groups[at], condition)
             states = leading[at]
-        yield context, _chosen(memory, context, condition, states, spans, (start, end))
+        found = _found(memory, context, states, spans, (start, end), edges)
+        yield context, _chosen(found, context, condition, spans)
 
 
-def _chosen(
+def _found(
     memory: PhysicalMemory,
     context: PagingContext,
-    condition: Condition | None,
     states: dict[int, U64] | None,
     spans: Spans | None,
     between: tuple[int, int],
+    edges: U64 | None,
 ) -> Iterator[Pages]:
+    """Yield the mappings to which tables lead that lead to something that is chosen."""
     if states is not None:
         root = keys_of(root_table(context))
         if not _among(root, states.get(context.levels, _NONE)).any():
             return
     through = _through(context, states, spans)
-    for found in pages(memory, context, *between, through=through):
-        rows = found
+    if edges is None:
+        yield from pages(memory, context, *between, through=through)
+        return
+    if spans is not None:
+        edges = np.sort(np.concatenate([edges, spans.edges]))
+    yield from pages_and_runs(memory, context, *between, through=through, edges=edges)
+
+
+def _chosen(
+    found: Iterable[Pages],
+    context: PagingContext,
+    condition: Condition | None,
+    spans: Spans | None,
+) -> Iterator[Pages]:
+    for each in found:
+        rows = each
         if spans is not None:
             rows = rows.take(spans.touched(rows.va, rows.va + (rows.size - np.uint64(1))))
         if condition is not None:

@@ -1,19 +1,20 @@
 """The walk as objects: mappings, the callback walk of the Heki series, and folded ranges."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.walker.columns import Rows
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.leaves import TOP, Leaves, walk_leaves
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.pages import Mapping, Pages, pages, pages_of
-from crosswalk.walker.rights import Rights, rights_table
+from crosswalk.walker.ranges import Folding, Range, Ranges, alike, repeats_folded
+from crosswalk.walker.repeats import Runs
+from crosswalk.walker.rights import rights_table
 from crosswalk.walker.spaces import Contexts, distinct_contexts
 
 __all__ = [
@@ -119,56 +120,9 @@ def heki_walk(
             func(args)
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """`count` mappings in a row: contiguous in va and pa, equal in rights and flags."""
-
-    va: int
-    pa: int
-    size: int
-    flags: int
-    rights: Rights
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ranges(Rows):
-    """n ranges: `va`, `pa`, `size` (bytes), `flags`, `count` uint64[n], `rights` uint8[n].
-
-    `flags` are those of the first page, and `shift` uint8[n] its size, 1 << shift bytes.
-    """
-
-    va: U64
-    pa: U64
-    size: U64
-    flags: U64
-    rights: NDArray[np.uint8]
-    count: U64
-    shift: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.va)
-
-    def __iter__(self) -> Iterator[Range]:
-        """Yield each as a `Range`."""
-        columns = (self.va, self.pa, self.size, self.flags, self.rights, self.count)
-        for va, pa, size, flags, rights, count in zip(*(c.tolist() for c in columns), strict=True):
-            yield Range(va, pa, size, flags, _RIGHTS[rights], count)
-
-
-_RIGHTS = [Rights(bits) for bits in range(64)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows(Ranges):
-    """Ranges with what they are compared by: their flags as `key`, uint64[n], and `kind`."""
-
-    key: U64
-    kind: NDArray[np.unsignedinteger[Any]]
-
-
 Kind = Callable[[Pages], NDArray[np.uint8]]
 """Numbers the kinds of n pages: uint8[n]."""
+AnyKind = Callable[[Pages], NDArray[np.unsignedinteger[Any]]]
 
 
 def joined_kinds(one: Kind | None, other: Kind | None) -> Callable[[Pages], NDArray[np.uint16]]:
@@ -202,24 +156,21 @@ def coalesce_pages(
     blocks: Iterable[Pages],
     *,
     ignore: int = IGNORED,
-    kind: Callable[[Pages], NDArray[np.unsignedinteger[Any]]] | None = None,
+    kind: AnyKind | None = None,
+    repeats: bool = False,
 ) -> Iterator[Ranges]:
     """Yield pages, given in address order, folded as `coalesce_leaves` says, block by block.
 
-    With `kind` only pages of one kind.
+    With `kind` only pages of one kind. With `repeats` three or more mappings of one page, one after
+    the other at equal distances, are a range, too; `blocks` may have `Runs` then.
     """
-    last: _Rows | None = None
-    for block in blocks:
-        if not len(block):
-            continue
-        ones = np.broadcast_to(np.uint64(1), block.va.shape)
-        key = compared_flags(block, ignore)
-        kinds = np.zeros(len(block), np.uint16) if kind is None else kind(block)
-        columns = (block.va, block.pa, block.size, block.flags, block.rights)
-        found = _fold(_Rows(*columns, ones, block.shift, key, kinds))
+    every = (_rows(block, ignore, kind) for block in blocks if len(block))
+    last: Folding | None = None
+    for rows in repeats_folded(every) if repeats else every:
+        found = _fold(rows)
         if last is not None:
-            seam = _fold(_Rows.join([last, found.take(slice(1))]))
-            found = _Rows.join([seam, found.take(slice(1, None))])
+            seam = _fold(Folding.join([last, found.take(slice(1))]))
+            found = Folding.join([seam, found.take(slice(1, None))])
         if len(found) > 1:
             yield _public(found.take(slice(-1)))
         last = found.take(slice(-1, None))
@@ -227,30 +178,34 @@ def coalesce_pages(
         yield _public(last)
 
 
-def _fold(rows: _Rows) -> _Rows:
+def _rows(block: Pages, ignore: int, kind: AnyKind | None) -> Folding:
+    kinds = np.zeros(len(block), np.uint16) if kind is None else kind(block)
+    size = block.size
+    if isinstance(block, Runs):
+        count = block.count
+        stride = np.where(count > 1, size, np.uint64(0))
+        size = size * count
+    else:
+        count = np.broadcast_to(np.uint64(1), size.shape)
+        stride = np.broadcast_to(np.uint64(0), size.shape)
+    columns = (block.va, block.pa, size, block.flags, block.rights, count, block.shift, stride)
+    return Folding(*columns, compared_flags(block, ignore), kinds)
+
+
+def _fold(rows: Folding) -> Folding:
+    """Return rows with those folded that are contiguous."""
     end, following = rows.take(slice(-1)), rows.take(slice(1, None))
     apart = following.va != end.va + end.size
     apart |= following.pa != end.pa + end.size
-    apart |= following.key != end.key
-    apart |= following.rights != end.rights
-    apart |= following.kind != end.kind
+    apart |= (following.stride | end.stride) != 0
+    apart |= ~alike(end, following)
     first = np.concatenate([np.zeros(1, np.intp), np.flatnonzero(apart) + 1])
     if len(first) == len(rows):
         return rows
     last = np.append(first[1:], len(rows)) - 1
     size = rows.va[last] - rows.va[first] + rows.size[last]
     count = np.add.reduceat(rows.count, first)
-    return _Rows(
-        rows.va[first],
-        rows.pa[first],
-        size,
-        rows.flags[first],
-        rows.rights[first],
-        count,
-        rows.shift[first],
-        rows.key[first],
-        rows.kind[first],
-    )
+    return replace(rows.take(first), size=size, count=count)
 
 
 def compared_flags(block: Pages, ignore: int = IGNORED) -> U64:
@@ -267,14 +222,18 @@ def compared_flags(block: Pages, ignore: int = IGNORED) -> U64:
     return key
 
 
-def _public(rows: _Rows) -> Ranges:
-    return Ranges(rows.va, rows.pa, rows.size, rows.flags, rows.rights, rows.count, rows.shift)
+def _public(rows: Folding) -> Ranges:
+    columns = (rows.va, rows.pa, rows.size, rows.flags, rows.rights, rows.count, rows.shift)
+    return Ranges(*columns, rows.stride)
 
 
-def coalesce(listed: Iterable[Mapping], *, ignore: int = IGNORED) -> Iterator[Range]:
+def coalesce(
+    listed: Iterable[Mapping], *, ignore: int = IGNORED, repeats: bool = False
+) -> Iterator[Range]:
     """Yield the mappings, given in address order, folded into ranges.
 
-    By the rule of `coalesce_leaves`. Reads ahead up to so many mappings: 1024.
+    By the rule of `coalesce_leaves`, and with `repeats` by that of `coalesce_pages`. Reads ahead
+    up to so many mappings: 1024.
     """
-    for ranges in coalesce_pages(pages_of(listed), ignore=ignore):
+    for ranges in coalesce_pages(pages_of(listed), ignore=ignore, repeats=repeats):
         yield from ranges

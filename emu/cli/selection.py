@@ -18,7 +18,7 @@ from crosswalk.walker.entry import level_of, maps_large
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.leaves import TOP
-from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.memory_types import MemoryTypes
 from crosswalk.walker.pages import Pages, pages
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights
@@ -75,10 +75,16 @@ class Selection:
         contexts: Sequence[PagingContext],
         start: int = 0,
         end: int = TOP,
+        *,
+        edges: U64 | None = None,
     ) -> Iterator[tuple[PagingContext, Iterator[Pages]]]:
-        """Yield for each address space what is chosen in [start, end), as `chosen_pages` does."""
+        """Yield for each address space what is chosen in [start, end), as `chosen_pages` does.
+
+        Predicates see pages, and no `Runs`.
+        """
         condition = _all(self.conditions) if self.conditions else None
-        found = chosen_pages(memory, contexts, condition, self.spans, start, end)
+        edges = None if self.predicates else edges
+        found = chosen_pages(memory, contexts, condition, self.spans, start, end, edges=edges)
         for context, blocks in found:
             yield context, self._left(blocks, context) if self.predicates else blocks
 

@@ -51,7 +51,8 @@ def run_walk(options: argparse.Namespace) -> int:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
     start, end = chosen_range(options)
     selection = chosen_selection(options, spaces, names, types=types)
-    sections = selection.sections(source.memory, spaces.contexts, start, end)
+    edges = shown.edges if options.coalesce else None
+    sections = selection.sections(source.memory, spaces.contexts, start, end, edges=edges)
     shown_types = types if options.types else None
     list_pages(sections, options, spaces, fold=options.coalesce, names=shown, types=shown_types)
     return 0
@@ -66,7 +67,7 @@ def list_pages(
     names: Names = NO_NAMES,
     types: MemoryTypes | None = None,
 ) -> None:
-    """Write the mappings of each root, or with `fold` their ranges.
+    """Write the mappings of each root, or with `fold` their ranges, repeats of one page included.
 
     With `names` what they are, and with `types` their memory types. A range doesn't go on from one
     region into another then, nor from one memory type.
@@ -75,7 +76,7 @@ def list_pages(
     found: Iterator[tuple[PagingContext, Pages | Ranges]] = (
         (context, block)
         for context, blocks in sections
-        for block in (coalesce_pages(blocks, kind=apart) if fold else blocks)
+        for block in (coalesce_pages(blocks, kind=apart, repeats=True) if fold else blocks)
     )
     contexts = spaces.contexts if spaces.named else ()
     listed = _limited(found, options, "range" if fold else "mapping", rooted=spaces.named)

@@ -24,7 +24,7 @@ _COLUMNS: dict[type[Rows], tuple[tuple[str, str], ...]] = {
         ("SIZE", "size of the range in linear addresses: 1 KiB is 1,024 bytes"),
         ("SUP", "effective rights of the supervisor, all levels of tables together"),
         ("USR", "effective rights of user mode"),
-        ("PAGES", "pages that were folded to this range: neighbours of equal rights and flags"),
+        ("PAGES", "pages folded to this range: neighbours of equal rights and flags"),
     ),
     Frames: (
         ("PA", "physical addresses of the first and the last byte of the range, hexadecimal"),
@@ -54,7 +54,8 @@ _FLAGS = (
 )
 _FOLDED = (
     "Flags of a range are those of its first page; A and D may differ within it, and so may the "
-    "size of pages."
+    "size of pages. PA goes on with VA, or is the same for all pages: N pages of one frame, every"
+    " so many bytes of VA."
 )
 _RED = "A line in red: one privilege may both write and execute there."
 

@@ -32,6 +32,7 @@ from crosswalk.emu.report.text import (
     flags_text,
     rights_text,
     size_text,
+    stride_text,
 )
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry
@@ -209,6 +210,8 @@ _PAGE_SIZES = Texts(lambda shift: f"{size_text(1 << shift):>7}")
 _SIZES = Texts(lambda frames: f"{size_text(frames << 12):>12}")
 _RIGHTS = Texts(lambda rights: rights_text(Rights(rights)))
 _COUNTS = Texts(lambda count: count_text(count, "page"))
+_STRIDES = Texts(lambda code: stride_text(code >> 1, gaps=bool(code & 1)))
+_JSON_STRIDES = Texts(lambda stride: f', "stride": {stride}' if stride else "")
 _NUMBERS = Texts(str)
 _PAGE_BYTES = Texts(lambda shift: str(1 << shift))
 _BYTES = Texts(lambda frames: str(frames << 12))
@@ -242,7 +245,7 @@ def _line_cells(rows: Rows) -> tuple[list[Cell], NDArray[np.uint8] | None]:
             b" ",
             _SIZES.cell(frames),
         ]
-        return [*first, *rights], _COUNTS.cell(rows.count)
+        return [*first, *rights], _pages_cell(rows)
     first = [
         padded_hexadecimal(rows.start, 13),
         b"-",
@@ -251,6 +254,12 @@ def _line_cells(rows: Rows) -> tuple[list[Cell], NDArray[np.uint8] | None]:
         _SIZES.cell(frames),
     ]
     return [*first, *rights], None
+
+
+def _pages_cell(ranges: Ranges) -> NDArray[np.uint8]:
+    gaps = ranges.size != ranges.count * ranges.stride
+    repeats = _STRIDES.cell(ranges.stride << np.uint64(1) | gaps)
+    return np.concatenate([_COUNTS.cell(ranges.count), repeats], axis=1)
 
 
 def _behind(
@@ -334,7 +343,7 @@ def _fields(rows: Rows) -> dict[str, list[Cell]]:
             "va": _json_hexadecimal(rows.va),
             "pa": _json_hexadecimal(rows.pa),
             "size": size,
-            "mappings": [_NUMBERS.cell(rows.count)],
+            "mappings": [_NUMBERS.cell(rows.count), _JSON_STRIDES.cell(rows.stride)],
             "flags": _json_hexadecimal(rows.flags),
             "rights": [_JSON_RIGHTS.cell(rows.rights)],
         }

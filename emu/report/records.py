@@ -49,12 +49,17 @@ def mapping_record(mapping: Mapping) -> dict[str, Any]:
 
 
 def range_record(folded: Range) -> dict[str, Any]:
-    """Return one folded range as `walk --coalesce --json` prints it."""
+    """Return one folded range as `walk --coalesce --json` prints it.
+
+    With "stride" where all of its pages map one, every so many bytes.
+    """
+    stride = {"stride": folded.stride} if folded.stride else {}
     return {
         "va": hex(folded.va),
         "pa": hex(folded.pa),
         "size": folded.size,
         "mappings": folded.count,
+        **stride,
         "flags": hex(folded.flags),
         "rights": rights_record(folded.rights),
     }

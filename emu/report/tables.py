@@ -32,10 +32,10 @@ _VERSIONS = {Pages: "mappings/1", Ranges: "ranges/1", Frames: "frames/1"}
 
 _NUMBERS = {
     Pages: ("va", "pa", "size", "level", "flags"),
-    Ranges: ("va", "pa", "size", "mappings", "flags"),
+    Ranges: ("va", "pa", "size", "mappings", "stride", "flags"),
     Frames: ("pa", "size"),
 }
-"""The columns of numbers, by what is listed."""
+"""The columns but rights, by what is listed."""
 
 _ATTRIBUTES = {Pages: {}, Ranges: {"mappings": "count"}, Frames: {"pa": "start"}}
 """What these are called there, where that is otherwise."""
@@ -53,6 +53,7 @@ _MEANINGS = {
     "size": "bytes",
     "level": "level of the leaf: 1 is a PTE",
     "mappings": "number of pages",
+    "stride": "bytes from one mapping of the page at pa to the next, 0 where pa goes on",
     "flags": "bits of the leaf (of the first page) outside its address field",
     "supervisor": "rights of the supervisor, as rwx",
     "user": "rights of user mode, as rwx",

@@ -27,6 +27,7 @@ __all__ = [
     "rights_text",
     "size_text",
     "step_text",
+    "stride_text",
     "walk_lines",
     "words_text",
 ]
@@ -83,10 +84,18 @@ def mapping_text(mapping: Mapping) -> str:
 def range_text(folded: Range) -> str:
     """Return one folded range as a line."""
     last = folded.va + folded.size - 1
+    gaps = folded.size != folded.count * folded.stride
+    repeats = stride_text(folded.stride, gaps=gaps)
     return (
         f"{folded.va:016x}-{last:016x} {folded.pa:013x} {size_text(folded.size):>12} "
-        f"{rights_text(folded.rights)}  {count_text(folded.count, 'page')}"
+        f"{rights_text(folded.rights)}  {count_text(folded.count, 'page')}{repeats}"
     )
+
+
+def stride_text(stride: int, *, gaps: bool) -> str:
+    """Return what stands behind the number of pages of a range: that they are of one frame."""
+    every = f", every {size_text(stride)}" if gaps else ""
+    return f" of one frame{every}" if stride else ""
 
 
 def frame_text(start: int, size: int, rights: Rights) -> str:

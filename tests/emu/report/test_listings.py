@@ -32,8 +32,12 @@ def page_rows(draw):
         va, pa = -(-va // size) * size, -(-pa // size) * size % (1 << 52)
         flags = draw(st.integers(0, (1 << 64) - 1)) & ~(((1 << 52) - 1) & -KIB4) | 1
         flags |= draw(st.sampled_from([0, 1 << 12])) if level > 1 else 0
-        found.append(Mapping(va, pa, size, level, flags, draw(all_rights)))
-        va, pa = va + size, (pa + size) % (1 << 52)
+        rights = draw(all_rights)
+        times, gap = draw(st.sampled_from([(1, 0), (1, 0), (4, 0), (3, 2)]))
+        for _ in range(times):
+            found.append(Mapping(va, pa, size, level, flags, rights))
+            va += size + gap * size
+        pa = (pa + size) % (1 << 52)
     return found
 
 
@@ -56,8 +60,8 @@ def test_each_line_and_record_is_that_of_the_single_mapping(listed):
 @QUICK
 @given(page_rows())
 def test_each_line_and_record_is_that_of_the_single_range(listed):
-    rows = Ranges.join(coalesce_pages(pages_of(listed)))
-    expected = list(coalesce(listed))
+    rows = Ranges.join(coalesce_pages(pages_of(listed), repeats=True))
+    expected = list(coalesce(listed, repeats=True))
     assert [range_text(each) for each in expected] == text(rows)
     assert [json.dumps(range_record(each)) for each in expected] == documents(rows)
 

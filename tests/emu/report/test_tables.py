@@ -40,7 +40,7 @@ def rows(request, memory):
     if request.param is Frames:
         return collective_rights(memory, CONTEXT)
     if request.param is Ranges:
-        return Ranges.join(coalesce_pages(pages(memory, CONTEXT)))
+        return Ranges.join(coalesce_pages(pages(memory, CONTEXT), repeats=True))
     return Pages.join(pages(memory, CONTEXT))
 
 
@@ -83,7 +83,10 @@ def expected(rows, columns=(), contexts=(), listed=None):
         for line in b"".join(records(some, context_, columns, root=root)).splitlines():
             record = json.loads(line)
             rights = record.pop("rights", {})
-            yield {**record, **rights}
+            extra = {each.key: record.pop(each.key) for each in columns}
+            if "mappings" in record:
+                record = {**record, "stride": record.pop("stride", 0), "flags": record.pop("flags")}
+            yield {**record, **rights, **extra}
 
 
 @pytest.mark.parametrize("form", FORMS)
