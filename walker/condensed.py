@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from crosswalk.walker.columns import Rows
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of
+from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.frames import Frames, count_mappings
 from crosswalk.walker.leaves import Tables, canonical, expand, root_table
 from crosswalk.walker.mappings import IGNORED
@@ -100,7 +101,7 @@ def condensed(
     context: PagingContext,
     most: int,
     *,
-    chosen: Callable[[Pages], Pages] = lambda pages: pages,
+    blocks: Iterable[Pages] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Condensed, Folding]:
     """Return the mappings of an address space in at most `most` rows, and how they were folded.
@@ -111,13 +112,25 @@ def condensed(
 
     An address space of more than `LISTED` mappings isn't listed: tables that are reached in many
     ways are folded first, each time that they are reached, so that time and memory are bounded
-    by the tables. `chosen` selects mappings, and needs them listed.
+    by the tables. With `blocks` those mappings, given in address order, are folded instead of all:
+    `LimitExceeded` for more than `LISTED`.
     """
+    if blocks is not None:
+        return _gathered((_rows(each) for each in _limited(blocks)), most)
     total = sum(count_mappings(memory, context).values())
     if total <= LISTED:
-        blocks = (_rows(chosen(each)) for each in _counted(memory, context, total, progress))
-        return _gathered(blocks, most)
+        every = (_rows(each) for each in _counted(memory, context, total, progress))
+        return _gathered(every, most)
     return _gathered([_opened(memory, context)], most)
+
+
+def _limited(blocks: Iterable[Pages]) -> Iterator[Pages]:
+    done = 0
+    for each in blocks:
+        done += len(each)
+        if done > LISTED:
+            raise LimitExceeded(f"more than {LISTED:,} mappings are chosen: choose fewer")
+        yield each
 
 
 def condensed_frames(frames: Frames, most: int) -> tuple[Condensed, Folding]:

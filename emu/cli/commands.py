@@ -335,7 +335,8 @@ _MAP = Command(
     (
         *SOURCE,
         ROOTS,
-        Group("names", SYMBOLS),
+        FILTERS,
+        NAMES,
         option(
             "-o",
             "--output",

@@ -9,6 +9,7 @@ from crosswalk.emu.cli.followed import Followed, look, report_unfollowed
 from crosswalk.emu.cli.names import chosen_names, known_regions
 from crosswalk.emu.cli.output import command_line, emit, progress, remark
 from crosswalk.emu.cli.parser import release
+from crosswalk.emu.cli.selection import chosen_selection, chosen_words
 from crosswalk.emu.cli.sources import report_source
 from crosswalk.emu.cli.spaces import chosen_spaces
 from crosswalk.emu.report.map.page import Finding, MapPage, Spot, map_html
@@ -69,12 +70,15 @@ def _page(
     contexts = spaces.contexts
     most = max(_MOST // len(contexts), 1)
     foldings: list[tuple[View, Folding]] = []
-    for context in contexts:
+    selection = chosen_selection(options, spaces, names)
+    filters = chosen_words(options)
+    for context, found in selection.sections(memory, contexts):
         root = f"root {context.root:#x}"
+        blocks = None if selection.everything else found
         with progress(f"mappings of {root}", lines=True) as report:
-            rows, folding = condensed(memory, context, most, progress=report)
+            rows, folding = condensed(memory, context, most, blocks=blocks, progress=report)
         chosen = ["--roots", f"{context.root:#x}"] if spaces.named else []
-        command = command_line(["crosswalk", "walk", source, *chosen])
+        command = command_line(["crosswalk", "walk", source, *chosen, *filters])
         view = space_view(
             context,
             rows,
@@ -99,7 +103,7 @@ def _page(
         names=names,
         findings=findings,
         verdicts=verdicts,
-        notes=list(_notes(followed, foldings, names)),
+        notes=list(_notes(followed, foldings, names, filters)),
         of_command=f"{command} --of PA",
     )
     return page, foldings
@@ -115,9 +119,17 @@ def _folded_text(folding: Folding, view: View) -> str:
 
 
 def _notes(
-    followed: Followed, foldings: Sequence[tuple[View, Folding]], names: Names
+    followed: Followed,
+    foldings: Sequence[tuple[View, Folding]],
+    names: Names,
+    filters: Sequence[str],
 ) -> Iterable[str]:
     source = followed.source
+    if filters:
+        yield (
+            f"Of the address spaces only the mappings that are chosen by {command_line(filters)}; "
+            "physical memory and findings are those of all mappings."
+        )
     yield (
         "Lines wrap like text. Lengths up to a limit, which grows with the zoom, are true to "
         "scale; longer ones, and gaps, are shortened, unless “true to scale” is chosen."

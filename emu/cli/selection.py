@@ -3,12 +3,14 @@
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.cli.flags import parse_flags
-from crosswalk.emu.cli.listing_options import PAGE_SIZES
+from crosswalk.emu.cli.listing_options import FILTERS, IN, PAGE_SIZES
 from crosswalk.emu.cli.memory_types import of_types
 from crosswalk.emu.cli.names import chosen_addresses
 from crosswalk.emu.cli.spaces import Spaces
@@ -24,7 +26,14 @@ from crosswalk.walker.pages import Pages, pages
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights
 from crosswalk.walker.symbols import NO_NAMES, Names
 
-__all__ = ["Predicate", "Selection", "chosen_frames", "chosen_selection", "mappings_of_frame"]
+__all__ = [
+    "Predicate",
+    "Selection",
+    "chosen_frames",
+    "chosen_selection",
+    "chosen_words",
+    "mappings_of_frame",
+]
 
 Predicate = Callable[[Pages, PagingContext], NDArray[np.bool_]]
 """Which of these mappings of an address space are chosen, bool[n]."""
@@ -62,12 +71,10 @@ class Selection:
     conditions: tuple[Condition, ...] = ()
     spans: Spans | None = None
 
-    def of(self, pages: Pages, context: PagingContext) -> Pages:
-        """Return those of these mappings that are chosen."""
-        if self.spans is not None:
-            pages = pages.take(self.spans.touched(pages.va, pages.va + (pages.size - np.uint64(1))))
-        every = (*self.conditions, *self.predicates)
-        return pages.take(_all(every)(pages, context)) if every else pages
+    @property
+    def everything(self) -> bool:
+        """Whether all mappings are chosen."""
+        return not self.predicates and not self.conditions and self.spans is None
 
     def sections(
         self,
@@ -231,6 +238,38 @@ def _aliased(target: tuple[str, int], spaces: Spaces) -> tuple[int, int]:
             f"{context.root:#x} and {other:#x} in {another.root:#x}: give pa:PA, or one of --roots"
         )
     return _frame(next(iter(found)))
+
+
+def chosen_words(options: argparse.Namespace) -> list[str]:
+    """Return the words of a command line that choose the same, --start and --end left out.
+
+    A file of symbols is named without its folder.
+    """
+    words: list[str] = []
+    for each in (*FILTERS.options, *IN):
+        value = getattr(options, each.dest, None)
+        if value is True:
+            words.append(each.names[0])
+        elif value:
+            values = value if each.settings.get("action") == "append" else [value]
+            words += [word for one in values for word in (each.names[0], _word(one))]
+    symbols = getattr(options, "symbols", None)
+    named = any(getattr(options, each.dest, None) for each in IN)
+    return [*(["--symbols", PurePath(symbols).name] if symbols and named else []), *words]
+
+
+def _word(value: Any) -> str:
+    """Return the value of an option as the option takes it."""
+    match value:
+        case int():
+            return f"{value:#x}"
+        case (int(start), int(end)):
+            return f"{start:#x}-{end:#x}"
+        case (str(kind), int(address)):
+            return f"{kind}:{address:#x}"
+        case tuple():
+            return ",".join(value)
+    return str(value)
 
 
 def mappings_of_frame(pa: int) -> Selection:

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from crosswalk.emu.cli import selection as selection_module
-from crosswalk.emu.cli.selection import chosen_frames, chosen_selection
-from crosswalk.walker import Rights, collective_rights, mappings
+from crosswalk.emu.cli.parser import parse
+from crosswalk.emu.cli.selection import chosen_frames, chosen_selection, chosen_words
+from crosswalk.walker import Rights, collective_rights, condensed, mappings
 from tests.emu.cli.conftest import case_of
 from tests.emu.cli.running import refused, written
 from tests.random_tables import random_tables
@@ -270,3 +271,44 @@ def test_a_watch_lists_changes_of_what_is_chosen(run, small_case, monkeypatch):
     written(small_case, case_of())
     chosen = run(*watched, "--writable-by", "supervisor")
     assert ["0x400000"] == [record["va"] for record in chosen.records]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--user", "--wx", "--level", "2"),
+        ("--writable-by", "user", "--executable-by", "supervisor", "--page-size", "4K,2M"),
+        ("--flags", "pwt=1,pk=3", "--pa", "0x1000-0x3000", "--pa", "0x5000-0x10000000000000"),
+        ("--frame", "0x5123", "--frame", "0x7000", "--aliases-of", "pa:0x5000"),
+        ("--aliases-of", "va:0x400000"),
+        ("--symbols", "linux", "--in", "text", "--name", "ext4*"),
+    ],
+    ids=" ".join,
+)
+def test_the_words_of_a_choice_are_those_that_were_given(words):
+    assert list(words) == chosen_words(parse(["walk", "x", *words, "--start", "0x1000"]))
+
+
+def test_the_words_of_a_choice_have_no_folder_in_them():
+    asked = ["walk", "x", "--symbols", "/boot/System.map", "--in", "text", "--frame", "20480"]
+    assert ["--symbols", "System.map", "--frame", "0x5000", "--in", "text"] == chosen_words(
+        parse(asked)
+    )
+
+
+def test_a_map_shows_what_is_chosen_and_says_so(run, small_case, tmp_path):
+    page = tmp_path / "map.html"
+    counts = [
+        run("map", small_case, "-o", page, "--json", *options).document["views"][0]["rows"]
+        for options in ((), ("--writable-by", "supervisor"), ("--frame", "0xf000"))
+    ]
+    assert [3, 2, 0] == counts
+    assert "only the mappings that are chosen by --frame 0xf000;" in page.read_text("utf-8")
+
+
+def test_a_map_of_more_than_can_be_listed_asks_for_fewer(run, small_case, tmp_path, monkeypatch):
+    monkeypatch.setattr(condensed, "LISTED", 1)
+    asked = ("map", small_case, "-o", tmp_path / "map.html", "--writable-by", "supervisor")
+    assert refused(run(*asked)).endswith("more than 1 mappings are chosen: choose fewer")
+    assert [] == list(tmp_path.glob("*.html"))
