@@ -207,6 +207,7 @@ def shown_names(options: argparse.Namespace, names: Names) -> Names:
     return NO_NAMES if options.symbols is None else names
 
 
+_MODULE = " ["
 _REGION = "the region, or section, that the first byte lies in"
 _SYMBOL = "the symbol that the first byte lies in; of a range the first one and the last"
 
@@ -232,6 +233,10 @@ def _symbol_values(names: Names) -> Callable[[Mapped, PagingContext], Coded]:
         if isinstance(rows, Ranges):
             texts = names.range_texts(rows.va, rows.va + (rows.size - np.uint64(1)))
         else:
+            coded = Coded(*names.symbol_codes(rows.va))
+            if not any(_MODULE in text for text in coded.texts):
+                return coded
+            # The distance stands before the module's name, and so is a part of the text.
             texts = names.symbol_texts(rows.va)
         codes = np.arange(len(texts), dtype=np.intp)
         codes[[text is None for text in texts]] = -1

@@ -86,6 +86,17 @@ class Names:
         held = [*names, None]
         return [held[code] for code in codes.tolist()]
 
+    def symbol_codes(self, va: U64) -> tuple[NDArray[np.intp], list[str], U64]:
+        """Return the names of symbols, which of them each address lies in, and how far, in bytes.
+
+        intp[n], -1 for none, and uint64[n].
+        """
+        label = self.label(va)
+        used, codes = np.unique(label.symbol, return_inverse=True)
+        names = [self.symbols.names.shown(row) for row in used.tolist() if row >= 0]
+        none = int(len(used) > len(names))  # The row -1 is the first.
+        return codes.astype(np.intp) - none, names, label.offset
+
     def symbol_texts(self, va: U64) -> list[str | None]:
         """Return the symbol that each address lies in, as `name+0x10`; None for none."""
         label = self.label(va)
