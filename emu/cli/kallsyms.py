@@ -1,16 +1,19 @@
 """Symbols that a Linux kernel has in itself: kallsyms, as lines like those of /proc/kallsyms.
 
-drgn reads them out of the kernel's memory, vmlinux-to-elf out of its image, where these are
-installed; both run in processes of their own. Source: Linux,
+drgn reads them out of the kernel's memory; vmlinux-to-elf finds them there, too, and in an image.
+Where these are installed, both run in processes of their own. Source: Linux,
 Documentation/admin-guide/kdump/vmcoreinfo.rst; kernel/kallsyms.c.
 """
 
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from crosswalk.emu.load.linux.image import unpack_bzimage
 from crosswalk.emu.workers.command import run_command
@@ -21,8 +24,11 @@ from crosswalk.emu.workers.temporary import temporary_files_together
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.formats import Source
 from crosswalk.walker.formats.located_errors import one_line
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.pages import pages
 from crosswalk.walker.symbols.kaslr import vmcoreinfo_values
 from crosswalk.walker.symbols.linear_memory import LinearMemory
+from crosswalk.walker.symbols.linux import IMAGE
 
 __all__ = ["INSTALL", "kallsyms_of_image", "kallsyms_of_memory"]
 
@@ -33,16 +39,35 @@ _SECONDS = 120.0
 _FINDER = "kallsyms-finder"
 _LIMITS = Limits(seconds=_SECONDS, output=1 << 28)
 _UPPER_HALF = 1 << 63
+_LARGEST_IMAGE = 128 << 20
+"""How far from its beginning a kernel's image is looked at, in bytes."""
 
 
-def kallsyms_of_memory(source: Source, info: str) -> bytes:
-    """Return the symbols of a kernel by its memory; `info` is the text of its VMCOREINFO.
+def kallsyms_of_memory(source: Source, info: str) -> tuple[bytes, str]:
+    """Return the symbols of a kernel by its memory, and by what they were found.
 
-    They are where the kernel runs. Raises `BadInput` with the reason where there are none: drgn
-    isn't installed, the kernel doesn't say where they are (before 6.0), their memory isn't there.
+    `info` is the text of its VMCOREINFO. They are where the kernel runs. drgn is asked first, then
+    vmlinux-to-elf. Raises `BadInput` with the reasons where neither has any: it isn't installed,
+    the kernel doesn't say where they are (before 6.0, to drgn), their memory isn't there.
     """
+    if not source.context.mode.long:
+        raise BadInput("those of 32-bit kernels aren't looked for")
+    reasons = []
+    for name, way in (("drgn", _by_drgn), ("vmlinux-to-elf", _by_vmlinux_to_elf)):
+        try:
+            return way(source, info), name
+        except BadInput as error:
+            reasons.append(str(error))
+    install = f": {INSTALL}" if any(_MISSING in each for each in reasons) else ""
+    raise BadInput(f"{'; '.join(reasons)}{install}")
+
+
+_MISSING = "isn't installed"
+
+
+def _by_drgn(source: Source, info: str) -> bytes:
     if find_spec("drgn") is None:
-        raise BadInput(f"drgn isn't installed: {INSTALL}")
+        raise BadInput(f"drgn {_MISSING}")
     if "SYMBOL(kallsyms_names)" not in vmcoreinfo_values(info):
         raise BadInput("VMCOREINFO doesn't say where they are, as that of Linux 6.0 and later does")
     pool: Pool[None, bytes] = Pool(
@@ -96,13 +121,47 @@ def kallsyms_of_image(content: bytes) -> bytes:
     Raises `BadInput` with the reason where there are none: vmlinux-to-elf isn't installed, or
     finds none.
     """
+    try:
+        return _found([(0, unpack_bzimage(content))])
+    except BadInput as error:
+        install = f": {INSTALL}" if _MISSING in str(error) else ""
+        raise BadInput(f"a bzImage, whose symbols vmlinux-to-elf finds: {error}{install}") from None
+
+
+def _by_vmlinux_to_elf(source: Source, _info: str) -> bytes:
+    _finder()
+    return _found(_image(source))
+
+
+def _image(source: Source) -> Iterator[tuple[int, bytes]]:
+    """Yield what is mapped of a kernel's image: the distance from its beginning, and the bytes."""
+    memory, start = source.memory, None
+    for block in pages(memory, source.context, IMAGE, IMAGE + (1 << 30)):
+        for page in block:
+            start = page.va if start is None else start
+            if page.va - start >= _LARGEST_IMAGE:
+                return
+            for at in range(0, page.size, FRAME):
+                if memory.backed(np.array([page.pa + at], np.uint64))[0]:
+                    yield page.va + at - start, memory.read(page.pa + at, FRAME)
+
+
+def _finder() -> str:
+    """Return the command of vmlinux-to-elf; `BadInput` where it isn't installed."""
     beside = Path(sys.executable).with_name(_FINDER)
     finder = str(beside) if beside.exists() else shutil.which(_FINDER)
     if finder is None:
-        raise BadInput(f"a bzImage has symbols that vmlinux-to-elf finds: {INSTALL}")
-    kernel = unpack_bzimage(content)
+        raise BadInput(f"vmlinux-to-elf {_MISSING}")
+    return finder
+
+
+def _found(parts: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return the symbols that vmlinux-to-elf finds in a file of these parts, by their places."""
+    finder = _finder()
     with temporary_files_together(), tempfile.NamedTemporaryFile() as file:
-        file.write(kernel)
+        for at, data in parts:
+            file.seek(at)
+            file.write(data)
         file.flush()
         ran = run_command([finder, "--bit-size", "64", file.name], _LIMITS)
     # What it reports about itself begins otherwise.

@@ -13,6 +13,7 @@ from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.sources import is_guest
 from crosswalk.emu.cli.spaces import Spaces
 from crosswalk.emu.report.listings import Coded, Column, Mapped
+from crosswalk.emu.report.text import count_text
 from crosswalk.walker.chosen import Spans as Addresses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
@@ -99,8 +100,9 @@ def _found(spaces: Spaces) -> Names:
 
     file = NO_SYMBOLS
     try:
-        file = parse_symbols(kallsyms_of_memory(source, info), "kallsyms")
-        remark(f"{len(file.symbols):,} symbols out of the kernel's memory, by drgn")
+        lines, by = kallsyms_of_memory(source, info)
+        file = parse_symbols(lines, "kallsyms")
+        remark(f"{count_text(len(file.symbols), 'symbol')} out of the kernel's memory, by {by}")
     except BadInput as error:
         remark(f"regions alone, no symbols: {error}")
     return known_names(source, file, info=info, offset=0, notice=remark)

@@ -11,6 +11,12 @@ from crosswalk.walker.formats import open_source
 from tests.emu.cli.running import refused
 from tests.walker.symbols.small_linux import SYMBOLS, SmallLinux
 
+
+def without_finder(tmp_path, monkeypatch):
+    monkeypatch.setattr(kallsyms.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(kallsyms.shutil, "which", lambda name: None)
+
+
 needs_drgn = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="drgn has wheels for x86-64 alone"
 )
@@ -39,7 +45,9 @@ def test_symbols_are_read_out_of_a_kernels_memory(run, tmp_path):
 def test_lines_of_kallsyms_have_the_addresses_at_which_the_kernel_runs(tmp_path):
     linux = SmallLinux()
     source = open_source(image(tmp_path, linux), width=52)
-    lines = kallsyms.kallsyms_of_memory(source, linux.vmcoreinfo).decode().splitlines()
+    text, by = kallsyms.kallsyms_of_memory(source, linux.vmcoreinfo)
+    lines = text.decode().splitlines()
+    assert "drgn" == by
     assert f"{linux.addresses['schedule']:016x} T schedule" in lines
     assert f"{linux.addresses['run_init_process']:016x} t run_init_process" in lines
     assert len(SYMBOLS) == len(lines)
@@ -67,11 +75,31 @@ def test_a_kernel_that_does_not_say_where_kallsyms_are_has_regions(run, tmp_path
     assert "the direct map is at 0xffff9a4000000000 by the tables" in ran.err
 
 
-def test_without_drgn_the_command_that_installs_it_is_named(run, tmp_path, monkeypatch):
+def test_without_what_finds_symbols_the_command_that_installs_it_is_named(
+    run, tmp_path, monkeypatch
+):
     monkeypatch.setattr(kallsyms, "find_spec", lambda name: None)
+    without_finder(tmp_path, monkeypatch)
     ran = run("walk", image(tmp_path), "--symbols", "auto")
     assert 0 == ran.status
-    assert "no symbols: drgn isn't installed: pip install 'crosswalk-x86[symbols]'" in ran.err
+    why = (
+        "drgn isn't installed; vmlinux-to-elf isn't installed: pip install 'crosswalk-x86[symbols]'"
+    )
+    assert f"no symbols: {why}" in ran.err
+
+
+def test_vmlinux_to_elf_is_given_the_image_as_it_is_mapped(run, tmp_path, monkeypatch):
+    linux = SmallLinux(kallsyms=False)
+    copy = tmp_path / "image"
+    start = linux.addresses["_text"]
+    finder(tmp_path, monkeypatch, f'cp "$3" {copy}; echo "{start:016x} T _text"')
+    ran = run("walk", image(tmp_path, linux), "--symbols", "auto", "--json")
+    assert "1 symbol out of the kernel's memory, by vmlinux-to-elf" in ran.err
+    content, ram = copy.read_bytes(), linux.content
+    assert ram[0x10_0000:0x10_4000] == content[:0x4000]
+    assert ram[0x11_0000:0x11_8000] == content[0x20_0000:0x20_8000]
+    assert bytes(0x1000) == content[0x4000:0x5000]
+    assert "_text" in {record["symbol"] for record in ran.records}
 
 
 def test_a_crash_of_drgn_leaves_regions(run, tmp_path, monkeypatch):
@@ -143,9 +171,8 @@ def test_a_bzimage_without_symbols_is_refused(
 def test_without_vmlinux_to_elf_the_command_that_installs_it_is_named(
     run, tmp_path, monkeypatch, small_case
 ):
-    monkeypatch.setattr(kallsyms.sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setattr(kallsyms.shutil, "which", lambda name: None)
+    without_finder(tmp_path, monkeypatch)
     path = tmp_path / "vmlinuz"
     path.write_bytes(bzimage())
     line = refused(run("walk", small_case, "--symbols", path))
-    assert "vmlinux-to-elf finds: pip install 'crosswalk-x86[symbols]'" in line
+    assert "vmlinux-to-elf isn't installed: pip install 'crosswalk-x86[symbols]'" in line
