@@ -12,6 +12,8 @@ from crosswalk.emu.cli.output import emit_document, remark
 from crosswalk.emu.findings.describe import joined_findings
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.campaign.cases import FINDINGS, STATE
+from crosswalk.emu.fuzz.campaign.state import decode_state, unpack
+from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.report.annotations import annotation_lines
 from crosswalk.emu.report.finding import (
     PEER,
@@ -41,6 +43,11 @@ def run(options: argparse.Namespace) -> int:
     document = report_of(searches)
     for path in options.report or ():
         write_report(path, document)
+    if options.map is not None:
+        # What draws isn't needed for anything else.
+        from crosswalk.emu.cli.charts import write_findings_map  # noqa: PLC0415
+
+        write_findings_map(options.map, document, _covered(folder))
     for problem in problems:
         remark(problem)
     if options.github:
@@ -53,6 +60,19 @@ def run(options: argparse.Namespace) -> int:
             print(line)
     found = any(search.findings for search in searches)
     return 2 if problems and not found else 0
+
+
+def _covered(folder: Path) -> CoverageMap | None:
+    """Return the coverage map of a folder's campaign; None where there are several, or none."""
+    campaigns = _campaigns(folder)
+    if len(campaigns) != 1:
+        return None
+    try:
+        seen = decode_state(read_file(campaigns[0] / STATE)).seen
+        return None if seen is None else CoverageMap.unpack(unpack(seen))
+    except CrosswalkError:
+        # Of a state that can't be read it was said before; its cases are drawn all the same.
+        return None
 
 
 def _unmatched(searches: Sequence[FindingsJson], patterns: Sequence[str] | None) -> str | None:
@@ -76,8 +96,7 @@ def _lines(folder: Path, searches: Sequence[FindingsJson], unmatched: str | None
 
 def _searches(folder: Path, problems: list[str]) -> list[FindingsJson]:
     """Return what is kept in a campaign's folder, in those below it, or in a folder of cases."""
-    below = sorted(each for each in folder.iterdir() if (each / STATE).is_file())
-    campaigns = [folder, *below] if (folder / STATE).is_file() else below
+    campaigns = _campaigns(folder)
     if not campaigns:
         return _of_cases(folder, problems)
     searches = []
@@ -89,6 +108,12 @@ def _searches(folder: Path, problems: list[str]) -> list[FindingsJson]:
             problems.append(str(error))
             searches += _of_cases(each, problems)
     return searches
+
+
+def _campaigns(folder: Path) -> list[Path]:
+    """Return the folders of campaigns: this one, and those in it."""
+    below = sorted(each for each in folder.iterdir() if (each / STATE).is_file())
+    return [folder, *below] if (folder / STATE).is_file() else below
 
 
 def _of_cases(folder: Path, problems: list[str]) -> list[FindingsJson]:

@@ -235,6 +235,11 @@ class _Run:
         report = report_of([msgspec.structs.replace(ended.document, about=lines)])
         for path in self._options.report or ():
             write_report(path, report)
+        if self._options.map is not None:
+            # What draws isn't needed for anything else.
+            from crosswalk.emu.cli.charts import write_findings_map  # noqa: PLC0415
+
+            write_findings_map(self._options.map, report, self._campaign.seen)
 
 
 @contextmanager

@@ -129,6 +129,11 @@ def _report(options: argparse.Namespace, summary: Summary, lost: ProcessLost | N
     probes = summary.probes + summary.tlb.accesses
     if options.cases is not None:
         _save(options.cases, summary)
+    if options.map is not None:
+        # What draws isn't needed for anything else.
+        from crosswalk.emu.cli.charts import write_matrix_map  # noqa: PLC0415
+
+        write_matrix_map(options.map, summary)
     if options.json:
         emit(
             {

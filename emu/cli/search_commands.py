@@ -26,6 +26,13 @@ from crosswalk.emu.cli.options import (
 
 __all__ = ["SEARCHING", "WALKERS"]
 
+CHARTS = option(
+    "--map",
+    metavar="FILE",
+    type=output_file,
+    help="draw what was found and covered, as a page for a browser",
+)
+
 _REPLAY = Command(
     "replay",
     "replay:run",
@@ -206,6 +213,7 @@ _FUZZ = Command(
             help="write a JUnit XML report here, with a failure for each finding",
         ),
         *REPORTING,
+        CHARTS,
         option(
             "--scheduler",
             metavar="ADDRESS",
@@ -261,6 +269,7 @@ _FINDINGS = Command(
             help="only findings of such a cause or rule, as 'reserved*'; may be repeated",
         ),
         *REPORTING,
+        CHARTS,
         json_option("one document"),
     ),
     """\
@@ -357,6 +366,7 @@ _MATRIX = Command(
             type=output_folder,
             help="write a case of each group of divergences here",
         ),
+        CHARTS,
         json_option("one summary document (with --list, one record a section)"),
     ),
     """\
