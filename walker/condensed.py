@@ -23,7 +23,14 @@ from crosswalk.walker.pages import Pages, pages
 from crosswalk.walker.rights import rights_table
 from crosswalk.walker.states import BLOCK, distinct_states, expand_states, keys_of
 
-__all__ = ["LISTED", "Condensed", "Folding", "Form", "condensed", "condensed_frames"]
+__all__ = [
+    "LISTED",
+    "Condensed",
+    "Folding",
+    "Form",
+    "condensed",
+    "condensed_frames",
+]
 
 LISTED = 1 << 25
 """The most mappings that are looked at one by one; of more, repeated tables are folded whole."""
@@ -113,15 +120,16 @@ def condensed(
     An address space of more than `LISTED` mappings isn't listed: tables that are reached in many
     ways are folded first, each time that they are reached, so that time and memory are bounded
     by the tables. With `blocks` those mappings, given in address order, are folded instead of all:
-    `LimitExceeded` for more than `LISTED`.
+    `LimitExceeded` for more than `LISTED`. `progress` is called with how many mappings are done,
+    of how many.
     """
     if blocks is not None:
         return _gathered((_rows(each) for each in _limited(blocks)), most)
     total = sum(count_mappings(memory, context).values())
-    if total <= LISTED:
-        every = (_rows(each) for each in _counted(memory, context, total, progress))
-        return _gathered(every, most)
-    return _gathered([_opened(memory, context)], most)
+    if total > LISTED:
+        return _gathered([_opened(memory, context)], most)
+    listed = _counted(pages(memory, context), total, progress)
+    return _gathered((_rows(each) for each in listed), most)
 
 
 def _limited(blocks: Iterable[Pages]) -> Iterator[Pages]:
@@ -146,13 +154,10 @@ def condensed_frames(frames: Frames, most: int) -> tuple[Condensed, Folding]:
 
 
 def _counted(
-    memory: PhysicalMemory,
-    context: PagingContext,
-    total: int,
-    progress: Callable[[int, int], None] | None,
+    blocks: Iterable[Pages], total: int, progress: Callable[[int, int], None] | None
 ) -> Iterator[Pages]:
     done = 0
-    for each in pages(memory, context):
+    for each in blocks:
         yield each
         done += len(each)
         if progress is not None:

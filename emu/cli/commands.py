@@ -36,7 +36,7 @@ from crosswalk.emu.cli.options import (
     walker,
 )
 from crosswalk.emu.cli.search_commands import SEARCHING, WALKERS
-from crosswalk.emu.cli.type_options import FRAME_TYPES, TRANSLATED_TYPES, WALKED_TYPES
+from crosswalk.emu.cli.type_options import FRAME_TYPES, MAPPED_TYPES, TRANSLATED_TYPES, WALKED_TYPES
 
 __all__ = ["COMMANDS", "GROUPS"]
 
@@ -337,6 +337,7 @@ _MAP = Command(
         ROOTS,
         FILTERS,
         NAMES,
+        MAPPED_TYPES,
         option(
             "-o",
             "--output",
@@ -351,7 +352,8 @@ _MAP = Command(
     ),
     """\
 Write one page of HTML that needs nothing else and loads nothing: all address spaces that --roots
-names, from the whole down to a page, and the collective rights of physical memory beside them.""",
+names, from the whole down to a page, and the collective rights of physical memory beside them.
+Options that choose mappings choose what is drawn; findings and collective rights are of all.""",
 )
 
 _NESTED = Command(

@@ -2,28 +2,36 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
-from crosswalk.emu.cli.followed import Followed, look, report_unfollowed
+from crosswalk.emu.cli.followed import Followed, follow
+from crosswalk.emu.cli.memory_types import chosen_types
 from crosswalk.emu.cli.names import chosen_names, known_regions
+from crosswalk.emu.cli.options import SOURCE, Group
 from crosswalk.emu.cli.output import command_line, emit, progress, remark
 from crosswalk.emu.cli.parser import release
-from crosswalk.emu.cli.selection import chosen_selection, chosen_words
+from crosswalk.emu.cli.selection import Selection, chosen_selection, chosen_words
 from crosswalk.emu.cli.sources import report_source
 from crosswalk.emu.cli.spaces import chosen_spaces
 from crosswalk.emu.report.map.page import Finding, MapPage, Spot, map_html
-from crosswalk.emu.report.map.views import View, memory_view, space_view
+from crosswalk.emu.report.map.views import View, memory_view, space_view, type_colouring
 from crosswalk.emu.report.source import source_text, unfollowed_lines
 from crosswalk.emu.report.text import count_text, frame_text, size_text
 from crosswalk.walker.aliases import writable_and_executable
-from crosswalk.walker.condensed import Folding, condensed, condensed_frames
+from crosswalk.walker.condensed import (
+    Folding,
+    condensed,
+    condensed_frames,
+)
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.formats.located_errors import one_line
 from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.mapped_tables import mapped_tables, table_names, writable_tables
 from crosswalk.walker.mappings import Mapping, RootedMapping
+from crosswalk.walker.memory_types import MemoryTypes
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights
 from crosswalk.walker.spaces import space_key
 from crosswalk.walker.symbols import Names
@@ -41,18 +49,18 @@ def run_map(options: argparse.Namespace) -> int:
     """Write the map of SOURCE, and return the exit status."""
     spaces = chosen_spaces(options, listing=True)
     report_source(spaces.source)
-    followed = look(spaces)
-    report_unfollowed(followed)
-    followed.require_mapping(options)
+    types, source = chosen_types(options, spaces.source)
+    spaces = replace(spaces, source=source)
     names = chosen_names(options, spaces)
     if options.symbols is None:
         names = known_regions(options, spaces)
-    page, foldings = _page(options, followed, names)
+    followed = follow(options, spaces)
+    selection = chosen_selection(options, spaces, names, types=types)
+    page, foldings = _page(options, followed, names, types, selection)
     data = map_html(page)
     write_file(options.output, data)
-    summary = _summary(page, foldings, followed, len(data))
     if options.json:
-        emit(summary)
+        emit(_summary(page, foldings, followed, len(data)))
     for view, folding in foldings:
         if folding.rows:
             remark(f"{view.title}: {_folded_text(folding, view)}")
@@ -61,52 +69,77 @@ def run_map(options: argparse.Namespace) -> int:
 
 
 def _page(
-    options: argparse.Namespace, followed: Followed, names: Names
+    options: argparse.Namespace,
+    followed: Followed,
+    names: Names,
+    types: MemoryTypes,
+    selection: Selection,
 ) -> tuple[MapPage, list[tuple[View, Folding]]]:
     """Return the page, and how each of its views was folded."""
     spaces = followed.spaces
-    source = PurePath(one_line(spaces.source.name)).name or "SOURCE"
-    memory = spaces.source.memory
-    contexts = spaces.contexts
+    # The same page wherever the file lies.
+    name = PurePath(one_line(spaces.source.name)).name or "SOURCE"
+    source = replace(spaces.source, name=name)
+    named = replace(followed, spaces=replace(spaces, source=source))
+    again = [name, *_reading(options)]
+    memory, contexts = source.memory, spaces.contexts
     most = max(_MOST // len(contexts), 1)
     foldings: list[tuple[View, Folding]] = []
-    selection = chosen_selection(options, spaces, names)
     filters = chosen_words(options)
     for context, found in selection.sections(memory, contexts):
         root = f"root {context.root:#x}"
         blocks = None if selection.everything else found
         with progress(f"mappings of {root}", lines=True) as report:
             rows, folding = condensed(memory, context, most, blocks=blocks, progress=report)
-        chosen = ["--roots", f"{context.root:#x}"] if spaces.named else []
-        command = command_line(["crosswalk", "walk", source, *chosen, *filters])
+        own = ["--roots", f"{context.root:#x}"] if spaces.named else []
+        command = command_line(["crosswalk", "walk", *again, *own, *filters])
         view = space_view(
             context,
             rows,
             folding,
             title=f"{root}, {context.mode} paging",
             command=f"{command} --start START --end END",
+            colourings=[type_colouring(types, rows)],
         )
         view.beside = len(contexts)
         foldings.append((view, folding))
     frames = collective_rights(memory, spaces.walked)
     rows, folding = condensed_frames(frames, _MOST)
-    roots = ["--roots", "all"] if spaces.named else []
-    command = command_line(["crosswalk", "frames", source, *roots])
+    roots = ["--roots", options.roots] if spaces.named else []
+    command = command_line(["crosswalk", "frames", *again, *roots])
     foldings.append((memory_view(rows, folding, command=command), folding))
     findings, verdicts = _findings(followed, frames, contexts)
-    title = options.title or f"Address space{'s' if len(contexts) > 1 else ''} of {source}"
+    title = options.title or f"Address space{'s' if len(contexts) > 1 else ''} of {name}"
     page = MapPage(
-        title=title,
-        about=source_text(spaces.source),
+        title=one_line(title),
+        about=source_text(source),
         made_by=release(),
         views=[view for view, _ in foldings],
         names=names,
         findings=findings,
         verdicts=verdicts,
-        notes=list(_notes(followed, foldings, names, filters)),
+        notes=list(_notes(named, foldings, names, filters)),
         of_command=f"{command} --of PA",
     )
     return page, foldings
+
+
+def _reading(options: argparse.Namespace) -> list[str]:
+    """Return the options that say how SOURCE is read, as they were given."""
+    words = []
+    for each in (
+        option for group in SOURCE if isinstance(group, Group) for option in group.options
+    ):
+        value = getattr(options, each.dest)
+        if value is None or value is False or value == each.default or each.dest in _UNPACKING:
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            text = f"{one:#x}" if type(one) is int and one > 9 else str(one)
+            words += [each.names[0]] if value is True else [each.names[0], text]
+    return words
+
+
+_UNPACKING = ("unpack_to", "unpack_limit", "gdb_timeout", "leave_paused")
 
 
 def _folded_text(folding: Folding, view: View) -> str:
@@ -160,7 +193,8 @@ def _findings(
     listed = []
     for each in writable_and_executable(memory, contexts, few, aliases=_ALIASES):
         how = "within one privilege" if each.within_one_privilege else "by different privileges"
-        text = f"W^X: {frame_text(each.pa, each.size, each.rights)}, {how}"
+        found_text = " ".join(frame_text(each.pa, each.size, each.rights).split())
+        text = f"W^X: {found_text}, {how}"
         found = _spots(each.pa, (*each.writers, *each.executors), places)
         spots = (*found, Spot(len(contexts), each.pa))
         listed.append(Finding(text, spots, each.within_one_privilege))

@@ -2,7 +2,7 @@
 
 from crosswalk.emu.cli.options import Group, names_of, not_empty, number, option
 
-__all__ = ["FRAME_TYPES", "MEMORY_TYPES", "TRANSLATED_TYPES", "WALKED_TYPES"]
+__all__ = ["FRAME_TYPES", "MAPPED_TYPES", "MEMORY_TYPES", "TRANSLATED_TYPES", "WALKED_TYPES"]
 
 MEMORY_TYPES = ("uc", "wc", "wt", "wp", "wb", "uc-", "cd", "wc+", "mixed", "undefined")
 """The names of memory types; a test holds them to those of the walker."""
@@ -23,6 +23,8 @@ _MTRR = option(
     help="MTRRs: BASE:SIZE:TYPE or default:TYPE (repeatable), or @FILE of such lines, of "
     "/proc/mtrr, of Linux' boot log, or of MSRs, a number and a value a line",
 )
+MAPPED_TYPES = Group("memory types", (_PAT, _MTRR))
+"""Of what always shows them."""
 WALKED_TYPES = Group(
     "memory types",
     (

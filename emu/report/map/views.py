@@ -17,6 +17,8 @@ from crosswalk.walker.blocks import LEVEL_OF_SHIFT
 from crosswalk.walker.condensed import Condensed, Folding, Form
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.memory import FRAME, U64
+from crosswalk.walker.memory_types import MemoryTypes
+from crosswalk.walker.mtrrs import MemoryType
 from crosswalk.walker.rights import Rights
 
 __all__ = [
@@ -28,12 +30,26 @@ __all__ = [
     "rights_colouring",
     "size_colouring",
     "space_view",
+    "type_colouring",
 ]
 
 _FRAME = np.uint64(FRAME)
 _STYLES = {"---": "none", "r--": "r", "rw-": "rw", "r-x": "rx", "rwx": "rwx", "--x": "x"}
 _SIZES = {12: "a", 21: "b", 22: "c", 30: "d"}
 _LEVELS = (("256 TiB", 48), ("512 GiB", 39), ("1 GiB", 30), ("2 MiB", 21), ("page", 12))
+_TYPES = {
+    MemoryType.WB: "a",
+    MemoryType.WT: "c",
+    MemoryType.WP: "f",
+    MemoryType.WC: "e",
+    MemoryType.WC_PLUS: "e",
+    MemoryType.UC_MINUS: "d",
+    MemoryType.UC: "g",
+    MemoryType.CD: "g",
+    MemoryType.MIXED: "h",
+    MemoryType.UNDEFINED: "h",
+}
+_NO_TYPE = -1
 _FOLDED = "parts with several {}, folded"
 
 
@@ -237,21 +253,35 @@ def size_colouring(rows: Condensed) -> Colouring:
     return Colouring("size", "size of pages", shades, of.astype(np.uint8))
 
 
+def type_colouring(types: MemoryTypes, rows: Condensed) -> Colouring:
+    """Return the colouring by memory types: those of the first page of each row."""
+    size = np.uint64(1) << rows.shift.astype(np.uint64)
+    kinds = types.of_pages(rows.pa, size, LEVEL_OF_SHIFT.take(rows.shift), rows.flags)
+    kinds = np.where(rows.form >= Form.FOLDED, _NO_TYPE, kinds.astype(np.intp))
+    found, of = np.unique(kinds, return_inverse=True)
+    shades = tuple(
+        Shade("folded: not known of all", "", ("h",))
+        if kind == _NO_TYPE
+        else Shade(MemoryType(kind).text, MemoryType(kind).text, (_TYPES[MemoryType(kind)],))
+        for kind in found.tolist()
+    )
+    note = "Of a row whose pages have several types by the MTRRs, the first page's counts."
+    if types.mtrrs is None:
+        note = "Memory types are the pages' own: MTRRs are not known (--mtrr)."
+    return Colouring("type", "memory type", shades, of.astype(np.uint8), note)
+
+
 def _flags(rows: Condensed) -> tuple[list[str], U64]:
     """Return what flags are called, and which of these texts is each row's."""
-    large = (rows.shift > 12).astype(np.uint64)
-    # Bits 12 to 51 belong to the address, but for PAT in bit 12 of large pages.
-    keys, inverse = np.unique(rows.flags, return_inverse=True)
-    levels = np.unique(LEVEL_OF_SHIFT.take(rows.shift).astype(np.uint64) * np.uint64(0) + large)
-    texts: list[str] = []
+    level = LEVEL_OF_SHIFT.take(rows.shift)
+    texts: dict[str, int] = {}
     codes = np.zeros(len(rows), np.uint64)
-    for level in levels.tolist():
-        for number, key in enumerate(keys.tolist()):
-            here = (inverse == number) & (large == level)
-            if here.any():
-                codes[here] = len(texts)
-                texts.append(flags_text(level + 1, key))
-    return texts, codes
+    for number in np.unique(level).tolist():
+        here = np.flatnonzero(level == number)
+        keys, inverse = np.unique(rows.flags[here], return_inverse=True)
+        named = [texts.setdefault(flags_text(number, key), len(texts)) for key in keys.tolist()]
+        codes[here] = np.array(named, np.uint64)[inverse]
+    return list(texts), codes
 
 
 def _behind(end: U64) -> U64:

@@ -1,5 +1,6 @@
 """Pages to look at, made of small tables."""
 
+import re
 from dataclasses import replace
 
 from crosswalk.emu.report.map.page import Finding, MapPage, Spot, map_html
@@ -82,4 +83,20 @@ def html(*arguments, **settings):
     return map_html(page(*arguments, **settings))
 
 
-__all__ = ["DATA", "SHARED_PA", "STACK", "TEXT", "html", "names", "page", "tables", "view"]
+def element(data, name):
+    found = re.search(rf'<script type="[^"]*" id="{name}">(.*?)</script>', data.decode(), re.DOTALL)
+    return found[1]
+
+
+__all__ = [
+    "DATA",
+    "SHARED_PA",
+    "STACK",
+    "TEXT",
+    "element",
+    "html",
+    "names",
+    "page",
+    "tables",
+    "view",
+]

@@ -1,0 +1,142 @@
+"""`map`: the page that it writes, and what it says of it."""
+
+import json
+import re
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+
+from crosswalk.walker.formats import dump_case
+from tests.emu.cli.running import crosswalk, refused
+from tests.emu.report.map.pages import element, tables
+from tests.tables import KIB4, OPEN, ROOT, XD, P, PageTables, context
+
+
+@pytest.fixture
+def run(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: crosswalk(capfd, "map", *arguments)
+
+
+def saved(path, memory, asked=None):
+    """Write a memory as a case file."""
+    from crosswalk.emu.report.records import structures_case  # noqa: PLC0415
+
+    path.write_bytes(dump_case(structures_case(memory, asked or context())))
+    return path
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "deep").mkdir()
+    return saved(tmp_path / "deep" / "made.json", tables().memory)
+
+
+def document(path):
+    return json.loads(element(path.read_bytes(), "document"))
+
+
+def test_a_page_is_written_beside(run, source, tmp_path):
+    ran = run(source)
+    assert (0, "") == (ran.status, ran.out)
+    assert re.search(r"map\.html: [\d,]+ B, 2 findings", ran.err)
+    page = document(tmp_path / "map.html")
+    assert "Address space of made.json" == page["title"]
+    assert ["root 0x1000, 4-level paging", "Physical memory"] == [
+        view["title"] for view in page["views"]
+    ]
+    # Whoever gets the page learns nothing of where it was made.
+    assert str(tmp_path) not in json.dumps(page)
+
+
+def test_the_same_command_writes_the_same_bytes(run, source, tmp_path):
+    assert 0 == run(source, "-o", "one.html").status
+    assert 0 == run(source, "-o", "two.html").status
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+
+
+def test_a_page_can_go_to_standard_output(source, tmp_path):
+    command = [sys.executable, "-m", "crosswalk", "map", source, "-o", "/dev/stdout"]
+    done = subprocess.run(
+        [*command, "--title", "Mine"], cwd=tmp_path, capture_output=True, check=True
+    )
+    assert b"<h1>Mine</h1>" in done.stdout
+    assert b"</html>\n" == done.stdout[-8:]
+
+
+def test_a_summary_is_one_document(run, source):
+    summary = run(source, "--json").document
+    assert 1038 == summary["mappings"]
+    assert [5, 0] == [summary["views"][0]["rows"], summary["views"][0]["folded"]["rows"]]
+    assert 2 == len(summary["findings"])
+
+
+def test_what_is_read_is_not_overwritten(run, source):
+    assert "is read" in refused(run(source, "-o", source))
+
+
+def test_no_mapping_is_an_error_unless_it_is_taken(run, tmp_path):
+    empty = saved(tmp_path / "empty.json", PageTables().map(0, 0, 0).memory)
+    assert "no mapping" in refused(run(empty))
+    assert 0 == run(empty, "--allow-empty").status
+
+
+def test_findings_are_listed_with_where_they_are(run, tmp_path):
+    made = PageTables()
+    made.map(0x40_0000, 0x9000, OPEN | XD).map(0x50_0000, 0x9000, P)
+    made.map(0x60_0000, 0x1000, OPEN | XD)  # The root.
+    path = saved(tmp_path / "found.json", made.memory)
+    assert 0 == run(path).status
+    page = document(tmp_path / "map.html")
+    wx, table = page["findings"]
+    assert "W^X: 0000000009000-0000000009fff 4 KiB rwx rw-, within one privilege" == wx["text"]
+    assert [(0, 0x400), (0, 0x500), (1, 9)] == [
+        (place["view"], place["frame"]) for place in wx["places"]
+    ]
+    assert "PML4 at 0x1000 is writable by user mode" == table["text"]
+    assert (0, 0x600) == (table["places"][0]["view"], table["places"][0]["frame"])
+    assert "Page tables: 1 of 5 frames writable by user mode" in " ".join(page["verdicts"])
+
+
+def test_tables_that_are_not_there_are_said_to_be_missing(run, tmp_path):
+    made = tables()
+    made.entries[made.entry_pa(0x40_0000, 2) + 8] = 0xF000_0000 | OPEN
+    assert 0 == run(saved(tmp_path / "part.json", made.memory)).status
+    page = document(tmp_path / "map.html")
+    notes = " ".join([*page["notes"], *page["verdicts"]])
+    assert "1 entry refers to tables outside SOURCE's memory" in notes
+
+
+def test_what_is_folded_is_counted_and_a_command_lists_it(run, tmp_path):
+    made = PageTables()
+    frames = [ROOT + at * KIB4 for at in range(4)]
+    for frame, below in pairwise(frames):
+        made.entries |= {frame + 8 * at: below | OPEN for at in range(512)}
+    made.entries |= {frames[3] + 8 * at: (at % 2 * 7) * KIB4 | OPEN for at in range(512)}
+    ran = run(saved(tmp_path / "chain.json", made.memory))
+    assert 0 == ran.status
+    assert "68,719,476,736 mappings are folded to" in ran.err
+    page = document(tmp_path / "map.html")
+    assert any(
+        "crosswalk walk chain.json --start START --end END" in each for each in page["notes"]
+    )
+
+
+def test_commands_of_the_page_read_the_source_as_it_was_read(run, tmp_path):
+    (tmp_path / "raw.bin").write_bytes(bytes(KIB4 - 8) + (0x9000 | OPEN).to_bytes(8, "little"))
+    assert 0 == run("raw.bin", "--kind", "raw", "--cr3", "0", "--allow-empty").status
+    command = document(tmp_path / "map.html")["of_command"]
+    assert "crosswalk frames raw.bin --cr3 0 --kind raw --of PA" == command
+
+
+def test_several_roots_are_views_of_one_page(run, tmp_path):
+    made = tables()
+    made.entries[0x20_0000 + 8 * 256] = made.entries[0x1000 + 8 * 256]
+    path = saved(tmp_path / "two.json", made.memory)
+    assert 0 == run(path, "--roots", "0x1000,0x200000").status
+    page = document(tmp_path / "map.html")
+    titles = [view["title"] for view in page["views"]]
+    assert ["root 0x1000, 4-level paging", "root 0x200000, 4-level paging"] == titles[:2]
+    assert "--roots 0x200000" in page["views"][1]["command"]
