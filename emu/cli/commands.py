@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosswalk.emu.cli.compare_options import COMPARE
-from crosswalk.emu.cli.expect_options import expecting
+from crosswalk.emu.cli.expect_options import EXPECT_NEW, expecting
 from crosswalk.emu.cli.listing_options import FILTERS, FORMATS, FRAME_FILTERS, NAMES, SYMBOLS
 from crosswalk.emu.cli.options import (
     ALLOW_EMPTY,
@@ -487,7 +487,10 @@ _OTHER = (
     ),
 )
 
-GROUPS = {"walker": "start a walker under test, and try it"}
+GROUPS = {
+    "expect": "write expectations of page tables",
+    "walker": "start a walker under test, and try it",
+}
 """What the commands of two words are for, by the first word."""
 
 COMMANDS = {
@@ -500,6 +503,7 @@ COMMANDS = {
         *SEARCHING,
         _NESTED,
         _PROTECT,
+        EXPECT_NEW,
         *WALKERS,
         *_OTHER,
     )

@@ -47,6 +47,7 @@ __all__ = [
     "judged",
     "judged_machine",
     "names_for",
+    "names_for_new",
     "record",
     "report",
     "run_expected",
@@ -96,6 +97,13 @@ def names_for(
         return names
     named = any(target.end is None for each in sentences for target in each.targets)
     return known_regions(options, spaces) if named else NO_NAMES
+
+
+def names_for_new(options: argparse.Namespace, spaces: Spaces) -> Names:
+    """Return the names that --symbols gives; without it those of regions."""
+    if options.symbols is not None:
+        return chosen_names(options, spaces)
+    return known_regions(options, spaces)
 
 
 def run_expected(options: argparse.Namespace) -> int:

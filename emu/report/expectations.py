@@ -19,6 +19,7 @@ __all__ = [
     "FORMAT",
     "ExpectationsJson",
     "Result",
+    "detail_lines",
     "expectation_annotations",
     "expectation_lines",
     "expectations_document",
@@ -104,12 +105,12 @@ def expectation_lines(results: Iterable[Result]) -> Iterator[str]:
         yield from (f"  {line}" for line in detail_lines(each))
 
 
-def detail_lines(result: Result) -> Iterator[str]:
+def detail_lines(result: Result, more: str = " (--verbose names all)") -> Iterator[str]:
     """Yield the mappings that break a sentence, and what it depends on."""
     for evidence, labels in zip(result.judged.evidence, result.labels, strict=True):
         yield _evidence_text(evidence, labels, named=result.named)
     if result.judged.more:
-        yield "… and more (--verbose names all)"
+        yield f"… and more{more}"
     if result.assumption:
         yield result.assumption
 

@@ -1,0 +1,88 @@
+"""Sentences to begin with: what could be said of address spaces, by what is mapped in them.
+
+Nothing here says that one holds: they are to be judged.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.expectations.grammar import quoted
+from crosswalk.walker.expectations.search import Rule, Search, Span
+from crosswalk.walker.expectations.sentences import Ability, Privilege
+from crosswalk.walker.leaves import TOP
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.rights import Rights, rwx
+from crosswalk.walker.spaces import Contexts, listed_contexts
+from crosswalk.walker.symbols import Names, Spans
+
+__all__ = ["suggested"]
+
+_STACK = "stack"
+_RIGHTS = np.arange(64)
+
+
+def suggested(memory: PhysicalMemory, contexts: Contexts, names: Names) -> Iterator[list[str]]:
+    """Yield sentences in paragraphs: of everything, then of each region and section in order.
+
+    What is not mapped has none.
+    """
+    search = Search(memory, contexts)
+    called = [*_called(names.regions, ()), *_called(names.sections, names.regions)]
+    mapped = [(name, spans) for name, spans in called if search.any(spans)]
+    yield list(_of_everything(listed_contexts(contexts), search, mapped))
+    for name, spans in mapped:
+        yield list(_of_region(search, name, spans))
+
+
+def _called(spans: Spans, before: Spans | tuple[()]) -> Iterator[tuple[str, list[Span]]]:
+    """Yield each name of some spans that a sentence can name, and where it is."""
+    taken = {before.names[row] for row in range(len(before))} if before else set()
+    found: dict[str, list[Span]] = {}
+    for row in range(len(spans)):
+        name = spans.names[row]
+        if name and name not in taken and name.isprintable() and '"' not in name:
+            span = int(spans.start[row]), int(spans.last[row]) + 1
+            found.setdefault(name, []).append(span)
+    yield from found.items()
+
+
+def _of_everything(
+    contexts: Sequence[PagingContext], search: Search, mapped: Sequence[tuple[str, list[Span]]]
+) -> Iterator[str]:
+    yield "no wx"
+    yield "frames never wx"
+    if all(each.mode.long for each in contexts):
+        half = 1 << max(each.va_bits for each in contexts) - 1
+        yield f"no user in {TOP - half:#x}-"
+    yield "guard 0x0-0x1000 unmapped"
+    yield "tables never writable by user"
+    yield "tables never executable"
+    executable = _rule(Ability.EXECUTABLE, Privilege.SUPERVISOR)
+    inside = [quoted(name) for name, spans in mapped if search.any(spans, executable)]
+    if inside:
+        yield f"only {', '.join(inside)} executable for supervisor"
+
+
+def _of_region(search: Search, name: str, spans: list[Span]) -> Iterator[str]:
+    """Yield what could be said of a region: its rights, if all of it has the same."""
+    called = quoted(name)
+    for privilege, shift in (Privilege.SUPERVISOR, 0), (Privilege.USER, 3):
+        first = next(search.find(spans)).pages.rights[0] >> shift & 7
+        same = not search.any(spans, (_RIGHTS >> shift & 7) != first)
+        if same and (first or privilege is Privilege.SUPERVISOR):
+            of = "" if privilege is Privilege.SUPERVISOR else f" for {privilege}"
+            yield f"{called} is {rwx(int(first))}{of}"
+            if first & 6 == 4:
+                yield f"frames of {called} never writable"
+        elif not same:
+            for ability in (Ability.WRITABLE, Ability.EXECUTABLE):
+                if not search.any(spans, _rule(ability, privilege)):
+                    yield f"{called} never {ability} by {privilege}"
+    if _STACK in name:
+        yield f"{called} surrounded by unmapped"
+
+
+def _rule(ability: Ability, privilege: Privilege) -> Rule:
+    return np.array([ability.met_by(Rights(bits), privilege) for bits in range(64)])
