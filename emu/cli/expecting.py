@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
@@ -34,10 +34,11 @@ from crosswalk.walker.expectations import (
     judge,
     parse_expectations,
 )
-from crosswalk.walker.formats import Source
+from crosswalk.walker.formats import Contents, Registers, Source
 from crosswalk.walker.formats.files import read_file, write_file
 from crosswalk.walker.formats.located_errors import one_line
-from crosswalk.walker.spaces import listed_contexts
+from crosswalk.walker.roots import find_roots
+from crosswalk.walker.spaces import distinct_contexts, listed_contexts
 from crosswalk.walker.symbols import NO_NAMES, Names
 
 __all__ = [
@@ -197,11 +198,37 @@ def judged_machine(
     spaces: Spaces,
     names: Names,
     earlier: Mapping[str, Snapshot] | None = None,
+    *,
+    search: bool = False,
 ) -> list[Result]:
-    """Return what sentences come to in a machine that was run here; `earlier` as in `judged`."""
-    if not sentences:
-        return []
-    return judged(look(spaces), sentences, names, every=options.verbose, earlier=earlier)
+    """Return what sentences come to in a machine that was run here; `earlier` as in `judged`.
+
+    With `search` those about all mappings of frames are about all roots that are found in memory.
+    """
+    every = options.verbose
+    own, of_all = ([it for it in sentences if it.of_all is other] for other in (False, True))
+    found: dict[int, Result] = {}
+    for some, about in (own, spaces), (of_all, _every_space(spaces) if search else spaces):
+        if some:
+            results = judged(look(about), some, names, every=every, earlier=earlier)
+            found |= zip(map(id, some), results, strict=True)
+    return [found[id(each)] for each in sentences]
+
+
+def _every_space(spaces: Spaces) -> Spaces:
+    """Return all address spaces whose roots are found in the memory of a machine."""
+    context = spaces.source.context
+    registers = Registers(**asdict(context))
+    contents = Contents(
+        name=spaces.source.name,
+        kind=spaces.source.kind,
+        memory=spaces.source.memory,
+        registers=registers,
+        cpus=(registers,),
+    )
+    roots = find_roots(contents, registers, width=context.maxphyaddr)
+    contexts = distinct_contexts([context, *(each.context for each in roots.known)])
+    return replace(spaces, contexts=tuple(contexts), named=True)
 
 
 def joint_status(*statuses: int) -> int:

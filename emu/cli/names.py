@@ -118,11 +118,18 @@ def known_regions(options: argparse.Namespace, spaces: Spaces) -> Names:
 
 
 def kernel_names(spaces: Spaces, symbols: Path | None) -> Names:
-    """Return the names in a Linux kernel that was booted here; `symbols` is a file of them."""
+    """Return the names in a Linux kernel that was booted here: those of a file of `symbols`.
+
+    Without one those that its memory has, or at least its regions.
+    """
     # Its memory is searched for VMCOREINFO, as one that is a file.
     source = replace(spaces.source, complete=False)
-    file = NO_SYMBOLS if symbols is None else symbols_of(str(symbols))
-    return known_names(source, file, info=vmcoreinfo_of(source), linux=True)
+    info = vmcoreinfo_of(source)
+    if symbols is not None:
+        return known_names(source, symbols_of(str(symbols)), info=info, linux=True)
+    if not info:
+        return known_names(source, linux=True)
+    return _found(replace(spaces, source=source))
 
 
 def guest_names(spaces: Spaces) -> Names:

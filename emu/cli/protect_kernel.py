@@ -73,7 +73,7 @@ def protect_kernel(options: argparse.Namespace) -> int:
         def look(memory: PhysicalMemory, context: PagingContext) -> None:
             spaces = machine_spaces(str(protect_at), memory, context)
             names = kernel_names(spaces, None)
-            found.extend(judged_machine(options, sentences, spaces, names))
+            found.extend(judged_machine(options, sentences, spaces, names, search=True))
 
         return run_protected(rams[1], guest, protect_at, seconds, look), found
 

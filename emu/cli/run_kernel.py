@@ -195,7 +195,7 @@ def _expected(
         return ()
     spaces = machine_spaces(str(reached.point), boot.memory, reached.context)
     names = kernel_names(spaces, options.system_map)
-    found = judged_machine(options, sentences, spaces, names, since.earlier)
+    found = judged_machine(options, sentences, spaces, names, since.earlier, search=True)
     return tuple(replace(each, point=str(reached.point)) for each in found)
 
 
