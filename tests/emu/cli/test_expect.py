@@ -223,7 +223,7 @@ def test_a_width_that_is_assumed_hides_no_mapping(run, raw):
 
 def test_the_guest_is_judged_by_the_names_of_its_regions(run):
     ran = run("run", "--jobs", "1", "--expect", EXAMPLE / "guest.expect")
-    assert (0, 9) == (ran.status, ran.out.count("\nholds "))
+    assert (0, 10) == (ran.status, ran.out.count("\nholds "))
     ran = run("run", "--jobs", "1", "--expect", "no wx")
     assert 1 == ran.status
     assert "1 page  user-jit" in ran.out
@@ -240,7 +240,7 @@ def test_protect_judges_what_is_granted_to(run, case, form):
 @pytest.mark.slow
 def test_the_protected_guest_is_judged_where_protection_begins(run):
     ran = run("protect", "--expect", EXAMPLE / "guest.expect", "--json")
-    assert (0, 9) == (ran.status, ran.document["expectations"]["holds"])
+    assert (0, 10) == (ran.status, ran.document["expectations"]["holds"])
     assert 1 == run("protect", "--expect", "no wx").status
 
 
