@@ -5,6 +5,7 @@ Where these are installed, both run in processes of their own. Source: Linux,
 Documentation/admin-guide/kdump/vmcoreinfo.rst; kernel/kallsyms.c.
 """
 
+import resource
 import shutil
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import numpy as np
 from crosswalk.emu.load.linux.image import unpack_bzimage
 from crosswalk.emu.workers.command import run_command
 from crosswalk.emu.workers.pool import Pool
-from crosswalk.emu.workers.process import ProcessEnded
+from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.emu.workers.temporary import temporary_files_together
 from crosswalk.walker.errors import BadInput, CrosswalkError
@@ -36,6 +37,8 @@ INSTALL = "pip install 'crosswalk-x86[symbols]'"
 """The command that installs both."""
 
 _SECONDS = 120.0
+_MEMORY = 4 << 30
+"""The most memory of its own that the process with drgn may have, in bytes."""
 _FINDER = "kallsyms-finder"
 _LIMITS = Limits(seconds=_SECONDS, output=1 << 28)
 _UPPER_HALF = 1 << 63
@@ -78,13 +81,18 @@ def _by_drgn(source: Source, info: str) -> bytes:
             return pool.submit(None)()
         except ProcessEnded as ended:
             raise BadInput(f"drgn {ended}") from None
+        except ProcessLost as lost:
+            raise BadInput(str(lost)) from None
 
 
 def _read_by_drgn(source: Source, info: str) -> bytes:
-    """Return the symbols that drgn finds, in a process that may crash."""
+    """Return the symbols that drgn finds, in a process that may crash, or need too much memory."""
     import drgn  # noqa: PLC0415  # Not always installed.
     from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms  # noqa: PLC0415
 
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    if most == resource.RLIM_INFINITY or most > _MEMORY:
+        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, most))
     linear = LinearMemory(source.memory, source.context)
 
     def read(address: int, size: int, _offset: int, _physical: bool) -> bytes:  # noqa: FBT001

@@ -84,7 +84,7 @@ def parse_system_map(data: bytes) -> Spans:
             "all addresses are zero: kernel.kptr_restrict hides them; read the file as root"
         )
     kept = ~_among(lines.letter, _UNDEFINED) & ((lines.start != 0) | ~_among(lines.letter, b"wv"))
-    if (lines.start >= _UPPER_HALF).any():
+    if (lines.start[kept] >= _UPPER_HALF).any():
         # Linux' map of a kernel has symbols of type A that are addresses, and per-CPU offsets.
         kept &= lines.start >= _UPPER_HALF
     else:

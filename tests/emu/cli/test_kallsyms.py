@@ -112,6 +112,16 @@ def test_a_crash_of_drgn_leaves_regions(run, tmp_path, monkeypatch):
     assert "no symbols: drgn ended with status 7" in ran.err
 
 
+def test_drgn_that_needs_too_much_memory_leaves_regions(run, tmp_path, monkeypatch):
+    def grows(source, info):
+        raise MemoryError
+
+    monkeypatch.setattr(kallsyms, "_read_by_drgn", grows)
+    ran = run("walk", image(tmp_path), "--symbols", "auto")
+    assert 0 == ran.status
+    assert "regions alone, no symbols: drgn" in ran.err
+
+
 def test_memory_of_no_linux_has_no_names_of_its_own(run, small_raw):
     ran = run("walk", small_raw, "--cr3", "0x1000", "--symbols", "auto")
     assert 0 == ran.status

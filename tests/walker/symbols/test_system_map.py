@@ -1,4 +1,8 @@
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.symbols.system_map import parse_system_map
@@ -79,3 +83,52 @@ def test_a_line_of_any_form_among_many_is_read_in_its_place():
     held = parse_system_map(many + odd)
     assert 200_001 == len(held)
     assert ["s0", "odd", "s1"] == [held[row].name for row in range(3)]
+
+
+def naive(text):
+    """What a loop over the lines makes of them: addresses and names, or the number of a bad one."""
+    found = []
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        match = re.fullmatch(r"([0-9a-f]{1,16}) +([A-Za-z]) (\S+)( \S+)?[ \t]*", line)
+        if match is None:
+            if line.strip():
+                return number
+            continue
+        address, letter = int(match[1], 16), match[2]
+        if letter not in "UN" and (address or letter not in "wv"):
+            found.append((address, letter, match[3] + (match[4] or "")))
+    if any(address >= 1 << 63 for address, _, _ in found):
+        return sorted({(address, name) for address, _, name in found if address >= 1 << 63})
+    return sorted({(address, name) for address, letter, name in found if letter not in "aA"})
+
+
+ADDRESS = st.one_of(
+    st.integers(0xFFFF_FFFF_8000_0000, 0xFFFF_FFFF_8000_0040),
+    st.integers(0, 0x40),
+    st.just((1 << 64) - 1),
+)
+LINE = st.one_of(
+    st.builds(
+        lambda address, width, letter, name, end: f"{address:0{width}x} {letter} {name}{end}",
+        ADDRESS,
+        st.sampled_from([1, 8, 16]),
+        st.sampled_from("TtDdAaWwUNVv"),
+        st.sampled_from(["x", "ext4_read", "a.b$1", "ü", "two words"]),
+        st.sampled_from(["", " ", "\t"]),
+    ),
+    st.sampled_from(["", "  ", "nothing", "ffffffff80000000", "ffffffff8000000g T x"]),
+)
+
+
+@given(st.lists(LINE, max_size=12))
+def test_lines_are_read_as_a_loop_over_them_reads_them(lines):
+    text = "".join(f"{line}\n" for line in lines)
+    expected = naive(text)
+    try:
+        found = sorted({(each.start, each.name) for each in parse_system_map(text.encode())})
+    except BadInput as error:
+        number = re.match(r"line (\d+) is no", str(error))
+        found = int(number[1]) if number else []
+        if "are zero" in str(error):
+            expected = [] if {address for address, _ in expected} <= {0} else expected
+    assert expected == found
