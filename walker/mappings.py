@@ -1,7 +1,7 @@
 """The walk as objects: mappings, the callback walk of the Heki series, and folded ranges."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -12,7 +12,7 @@ from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.leaves import TOP, Leaves, walk_leaves
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.pages import Mapping, Pages, pages, pages_of
-from crosswalk.walker.ranges import Folding, Range, Ranges, alike, repeats_folded
+from crosswalk.walker.ranges import Folding, Range, Ranges, repeats_folded
 from crosswalk.walker.repeats import Runs
 from crosswalk.walker.rights import rights_table
 from crosswalk.walker.spaces import Contexts, distinct_contexts
@@ -167,9 +167,9 @@ def coalesce_pages(
     every = (_rows(block, ignore, kind) for block in blocks if len(block))
     last: Folding | None = None
     for rows in repeats_folded(every) if repeats else every:
-        found = _fold(rows)
+        found = _fold(rows, repeats=repeats)
         if last is not None:
-            seam = _fold(Folding.join([last, found.take(slice(1))]))
+            seam = _fold(Folding.join([last, found.take(slice(1))]), repeats=repeats)
             found = Folding.join([seam, found.take(slice(1, None))])
         if len(found) > 1:
             yield _public(found.take(slice(-1)))
@@ -179,7 +179,9 @@ def coalesce_pages(
 
 
 def _rows(block: Pages, ignore: int, kind: AnyKind | None) -> Folding:
-    kinds = np.zeros(len(block), np.uint16) if kind is None else kind(block)
+    kinds: NDArray[np.unsignedinteger[Any]] = block.rights
+    if kind is not None:
+        kinds = kind(block).astype(np.uint32) << np.uint32(8) | kinds
     size = block.size
     if isinstance(block, Runs):
         count = block.count
@@ -192,20 +194,24 @@ def _rows(block: Pages, ignore: int, kind: AnyKind | None) -> Folding:
     return Folding(*columns, compared_flags(block, ignore), kinds)
 
 
-def _fold(rows: Folding) -> Folding:
-    """Return rows with those folded that are contiguous."""
+def _fold(rows: Folding, *, repeats: bool) -> Folding:
+    """Return rows with those folded that are contiguous; with `repeats` some may have a stride."""
     end, following = rows.take(slice(-1)), rows.take(slice(1, None))
     apart = following.va != end.va + end.size
     apart |= following.pa != end.pa + end.size
-    apart |= (following.stride | end.stride) != 0
-    apart |= ~alike(end, following)
+    apart |= following.key != end.key
+    apart |= following.kind != end.kind
+    if repeats:
+        apart |= (following.stride | end.stride) != 0
     first = np.concatenate([np.zeros(1, np.intp), np.flatnonzero(apart) + 1])
     if len(first) == len(rows):
         return rows
     last = np.append(first[1:], len(rows)) - 1
     size = rows.va[last] - rows.va[first] + rows.size[last]
     count = np.add.reduceat(rows.count, first)
-    return replace(rows.take(first), size=size, count=count)
+    columns = (rows.va[first], rows.pa[first], size, rows.flags[first], rows.rights[first], count)
+    stride = rows.stride[first] if repeats else rows.stride[: len(first)]
+    return Folding(*columns, rows.shift[first], stride, rows.key[first], rows.kind[first])
 
 
 def compared_flags(block: Pages, ignore: int = IGNORED) -> U64:

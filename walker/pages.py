@@ -62,8 +62,11 @@ class Pages(Rows):
 
     @property
     def size(self) -> U64:
-        """The bytes that each maps, uint64[n]."""
-        return np.uint64(1) << self.shift.astype(np.uint64)
+        """The bytes that each maps, uint64[n]; read-only where all are of one size."""
+        shift = self.shift
+        if len(shift) and shift.min() == shift.max():
+            return np.broadcast_to(np.uint64(1) << np.uint64(shift[0]), shift.shape)
+        return np.uint64(1) << shift.astype(np.uint64)
 
     @property
     def level(self) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from crosswalk.walker.columns import Rows
 from crosswalk.walker.memory import U64
 from crosswalk.walker.rights import Rights
 
-__all__ = ["Folding", "Range", "Ranges", "alike", "repeats_folded"]
+__all__ = ["Folding", "Range", "Ranges", "repeats_folded"]
 
 _REPEATS = 3
 """How many mappings of one page are a range: two may fold with their neighbours instead."""
@@ -69,16 +69,18 @@ _RIGHTS = [Rights(bits) for bits in range(64)]
 
 @dataclass(frozen=True, slots=True)
 class Folding(Ranges):
-    """Ranges with what they are compared by: their flags as `key`, uint64[n], and `kind`."""
+    """Ranges with what they are compared by: their flags as `key`, uint64[n], and `kind`.
+
+    That has rights as well: a number for each, of any size.
+    """
 
     key: U64
     kind: NDArray[np.unsignedinteger[Any]]
 
 
-def alike(one: Folding, other: Folding) -> NDArray[np.bool_]:
+def _alike(one: Folding, other: Folding) -> NDArray[np.bool_]:
     """Return which rows are equal in what the pages of a range have to have in common, bool[n]."""
     found: NDArray[np.bool_] = one.key == other.key
-    found &= one.rights == other.rights
     found &= one.kind == other.kind
     return found
 
@@ -116,7 +118,7 @@ def _parts(block: Folding) -> Iterator[Folding]:
         yield block
         return
     end, following = block.take(slice(-1)), block.take(slice(1, None))
-    apart = ~alike(end, following) | (following.pa != end.pa) | (following.stride != end.stride)
+    apart = ~_alike(end, following) | (following.pa != end.pa) | (following.stride != end.stride)
     apart |= (following.va != end.va + end.size) | (end.stride == 0)
     first = np.concatenate([np.zeros(1, np.intp), np.flatnonzero(apart) + 1])
     size, count = np.add.reduceat(block.size, first), np.add.reduceat(block.count, first)
@@ -135,7 +137,7 @@ def _continuing(run: Folding, rows: Folding) -> int:
     """Return how many rows, from the first, go on from a run."""
     page = np.uint64(1) << run.shift.astype(np.uint64)
     steps = np.arange(1, len(rows) + 1, dtype=np.uint64) * run.stride
-    goes_on = alike(run, rows) & (rows.pa == run.pa) & (rows.shift == run.shift)
+    goes_on = _alike(run, rows) & (rows.pa == run.pa) & (rows.shift == run.shift)
     goes_on &= rows.va == run.va + (run.size - page) + steps
     goes_on &= (rows.stride == 0) | (rows.stride == run.stride)
     apart = np.flatnonzero(~goes_on)
@@ -154,7 +156,7 @@ def _folded(rows: Folding) -> tuple[Folding, Folding]:
     same = (following.pa == end.pa) & (following.shift == end.shift)
     if not same.any():
         return rows.take(slice(-1)), rows.take(slice(-1, None))
-    same &= alike(end, following)
+    same &= _alike(end, following)
     step = following.va - end.va
     # Two neighbours are a pair; pairs with one step are a segment.
     goes_on = np.zeros(len(same), np.bool_)
