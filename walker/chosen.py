@@ -18,7 +18,7 @@ from crosswalk.walker.entry import level_of
 from crosswalk.walker.leaves import TOP, Tables, Through, root_table
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.pages import Pages, pages, pages_of_leaves
-from crosswalk.walker.repeats import pages_and_runs
+from crosswalk.walker.repeats import USE, pages_and_runs
 from crosswalk.walker.spaces import Contexts, SpaceGroup, distinct_contexts, groups_of
 from crosswalk.walker.states import BLOCK, expand_states, keys_of, states_by_level
 
@@ -86,6 +86,7 @@ def chosen_pages(
     end: int = TOP,
     *,
     edges: U64 | None = None,
+    by_use: bool = False,
 ) -> Iterator[tuple[PagingContext, Iterator[Pages]]]:
     """Yield for each address space the mappings in [start, end) that the condition chooses.
 
@@ -94,7 +95,8 @@ def chosen_pages(
     Address spaces that differ in their roots alone are looked at together, before the first.
 
     With `edges` blocks may be `Runs`, in which none of these addresses lies inside a run, as
-    `pages_and_runs` has it.
+    `pages_and_runs` has it; `by_use` says that the condition depends on A or D, so that the pages
+    of a run have to be equal in those, too.
     """
     every = distinct_contexts(contexts)
     leading: dict[int, dict[int, U64]] = {}
@@ -109,7 +111,7 @@ def chosen_pages(
             if at not in leading:
                 leading[at] = _leading(memory, groups[at], condition)
             states = leading[at]
-        found = _found(memory, context, states, spans, (start, end), edges)
+        found = _found(memory, context, states, spans, (start, end), edges, by_use=by_use)
         yield context, _chosen(found, context, condition, spans)
 
 
@@ -120,6 +122,8 @@ def _found(
     spans: Spans | None,
     between: tuple[int, int],
     edges: U64 | None,
+    *,
+    by_use: bool,
 ) -> Iterator[Pages]:
     """Yield the mappings to which tables lead that lead to something that is chosen."""
     if states is not None:
@@ -132,7 +136,9 @@ def _found(
         return
     if spans is not None:
         edges = np.sort(np.concatenate([edges, spans.edges]))
-    yield from pages_and_runs(memory, context, *between, through=through, edges=edges)
+    ignore = 0 if by_use else USE
+    runs = pages_and_runs(memory, context, *between, through=through, edges=edges, ignore=ignore)
+    yield from runs
 
 
 def _chosen(

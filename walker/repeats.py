@@ -22,12 +22,14 @@ from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.pages import Pages, pages, pages_of_leaves
 from crosswalk.walker.tables import read_tables
 
-__all__ = ["Runs", "pages_and_runs"]
+__all__ = ["USE", "Runs", "pages_and_runs"]
 
 _DIRECTORY = 2
 """The level of page directories."""
 _SPAN = 1 << LEVELS[_DIRECTORY].shift + LEVELS[_DIRECTORY].index_bits
 """The bytes that one of them translates."""
+USE = int(Entry.A | Entry.D)
+"""The flags that accesses set."""
 _WAITING = 1 << 20
 """How many runs may wait for a page behind them before one of them is listed page by page."""
 
@@ -67,13 +69,14 @@ def pages_and_runs(
     *,
     through: Through | None = None,
     edges: U64,
+    ignore: int = USE,
 ) -> Iterator[Pages]:
     """Yield what `pages` does, but a page directory that maps one page all over as one of `Runs`.
 
-    Its entries are alike but for A and D. In address order, block by block, of `Pages` or `Runs`;
-    a run lies in [start, end) whole, and none of `edges`, ascending, lies inside one.
+    Its entries are alike but for `ignore`: A and D. In address order, block by block, of `Pages` or
+    `Runs`; a run lies in [start, end) whole, and none of `edges`, ascending, lies inside one.
     """
-    found = _directories(memory, context)
+    found = _directories(memory, context, ignore)
     if not len(found):
         yield from pages(memory, context, start, end, through=through)
         return
@@ -126,7 +129,7 @@ def _runs(context: PagingContext, tables: Tables, found: _Directories) -> Runs:
     return Runs(rows.va, rows.pa, rows.flags, rows.rights, rows.shift, count)
 
 
-def _directories(memory: PhysicalMemory, context: PagingContext) -> _Directories:
+def _directories(memory: PhysicalMemory, context: PagingContext, ignore: int) -> _Directories:
     """Return the page directories that map one page all over."""
     none = np.zeros(0, np.uint64)
     bits = np.zeros(0, np.uint8)
@@ -136,16 +139,16 @@ def _directories(memory: PhysicalMemory, context: PagingContext) -> _Directories
         levels = (it for number, it in distinct_tables(memory, context, roots) if number == 2)
         frames = next(levels).frame
         for at in range(0, len(frames), BLOCK):
-            parts += _of_one_page(memory, context, frames[at : at + BLOCK])
+            parts += _of_one_page(memory, context, frames[at : at + BLOCK], ignore)
     every = _Directories.join(parts)
     return every.take(np.argsort(every.frame))
 
 
 def _of_one_page(
-    memory: PhysicalMemory, context: PagingContext, frames: U64
+    memory: PhysicalMemory, context: PagingContext, frames: U64, ignore: int
 ) -> Iterator[_Directories]:
     """Yield those of these page directories, first those of large pages, then the others."""
-    alike, entry = _alike(memory, context, _DIRECTORY, frames)
+    alike, entry = _alike(memory, context, _DIRECTORY, frames, ignore)
     frame, entry = frames[alike], entry[alike]
     leaf, reserved = classify(context, _DIRECTORY, entry)
     large = np.flatnonzero(leaf & ~reserved)
@@ -155,7 +158,7 @@ def _of_one_page(
     frame, grant = frame[upper], grants_of(entry[upper])
     below = entry[upper] & np.uint64(context.address_mask)
     tables, row = np.unique(below, return_inverse=True)
-    alike, page = _alike(memory, context, 1, tables)
+    alike, page = _alike(memory, context, 1, tables, ignore)
     alike &= ~classify(context, 1, page)[1]
     good = alike[row]
     page = page[row][good]
@@ -167,12 +170,12 @@ def _row(frame: U64, entry: U64, grant: NDArray[np.uint8], shift: int) -> _Direc
 
 
 def _alike(
-    memory: PhysicalMemory, context: PagingContext, level: int, frames: U64
+    memory: PhysicalMemory, context: PagingContext, level: int, frames: U64, ignore: int
 ) -> tuple[NDArray[np.bool_], U64]:
-    """Return which tables have 512 present entries that differ in A and D alone; and the first."""
+    """Return which tables have 512 present entries alike but for `ignore`; and the first."""
     words = read_tables(memory, level_of(context, level), frames).astype(np.uint64, copy=False)
     first = words[:, 0].copy()
-    counted = ~np.uint64(Entry.A | Entry.D)
+    counted = ~np.uint64(ignore)
     found = (first & np.uint64(Entry.P)) != 0
     some = np.flatnonzero(found)
     found[some] = ((words[some] ^ first[some, None]) & counted == 0).all(axis=1)

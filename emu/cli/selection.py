@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.cli.flags import parse_flags
+from crosswalk.emu.cli.flags import FlagChoice, parse_flags
 from crosswalk.emu.cli.listing_options import FILTERS, IN, PAGE_SIZES
 from crosswalk.emu.cli.memory_types import of_types
 from crosswalk.emu.cli.names import chosen_addresses
@@ -52,6 +52,9 @@ _BY = {
 }
 """The right that a page has, by the option that asks for that and its value."""
 
+_USE = ("a", "d")
+"""The flags that accesses set."""
+
 _WX = (
     Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE,
     Rights.USER_WRITE | Rights.USER_EXECUTE,
@@ -64,12 +67,14 @@ class Selection:
 
     `conditions` are about physical address, size, level, flags and rights alone, and `spans` are
     linear addresses that pages touch: by these the walk goes past the tables that lead to nothing
-    else. `predicates` may be about anything, and see all mappings that are left.
+    else; `by_use` says that some of them are about A or D. `predicates` may be about anything, and
+    see all mappings that are left.
     """
 
     predicates: tuple[Predicate, ...] = ()
     conditions: tuple[Condition, ...] = ()
     spans: Spans | None = None
+    by_use: bool = False
 
     @property
     def everything(self) -> bool:
@@ -91,7 +96,10 @@ class Selection:
         """
         condition = _all(self.conditions) if self.conditions else None
         edges = None if self.predicates else edges
-        found = chosen_pages(memory, contexts, condition, self.spans, start, end, edges=edges)
+        between = (start, end)
+        found = chosen_pages(
+            memory, contexts, condition, self.spans, *between, edges=edges, by_use=self.by_use
+        )
         for context, blocks in found:
             yield context, self._left(blocks, context) if self.predicates else blocks
 
@@ -130,6 +138,7 @@ def chosen_selection(
     of these address spaces can be.
     """
     given = {name: value for name, value in vars(options).items() if value}
+    by_use = False
     conditions = [_some_of(rights) for name, rights in _SOME_OF.items() if name in given]
     conditions += [_some_of(named[given[name]]) for name, named in _BY.items() if name in given]
     if "wx" in given:
@@ -140,7 +149,9 @@ def chosen_selection(
     if "page_size" in given:
         conditions.append(_of_sizes(given["page_size"], spaces))
     if "flags" in given:
-        conditions += _of_flags(given["flags"], spaces)
+        flags = _meant(given["flags"], spaces)
+        conditions += [choice.chosen for choice in flags]
+        by_use = any(choice.name in _USE for choice in flags)
     if "pa" in given:
         conditions.append(_reaching(given["pa"]))
     if "frame" in given:
@@ -149,7 +160,8 @@ def chosen_selection(
         conditions.append(_reaching([_aliased(given["aliases_of"], spaces)]))
     if "memory_type" in given and types is not None:
         conditions.append(of_types(types, given["memory_type"]))
-    return Selection(conditions=tuple(conditions), spans=chosen_addresses(given, names))
+    addresses = chosen_addresses(given, names)
+    return Selection(conditions=tuple(conditions), spans=addresses, by_use=by_use)
 
 
 def _some_of(rights: Rights) -> Condition:
@@ -187,15 +199,15 @@ def _modes(spaces: Spaces) -> str:
     return " and ".join(dict.fromkeys(context.mode.value for context in spaces.contexts))
 
 
-def _of_flags(text: str, spaces: Spaces) -> list[Condition]:
-    """Return the conditions of --flags."""
+def _meant(text: str, spaces: Spaces) -> tuple[FlagChoice, ...]:
+    """Return the flags of --flags; `BadInput` for one without a meaning in any address space."""
     choices = parse_flags(text)
     for choice in choices:
         why = [choice.meaningless(context) for context in spaces.contexts]
         if why and None not in why:
             hint = _assumed(why[0] or "", spaces)
             raise BadInput(f"--flags {choice.text} means nothing here: {why[0]}{hint}")
-    return [choice.chosen for choice in choices]
+    return choices
 
 
 def _assumed(why: str, spaces: Spaces) -> str:

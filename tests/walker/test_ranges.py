@@ -240,7 +240,7 @@ def test_a_directory_of_one_page_is_a_row_and_stands_for_its_mappings(change, ru
 
 @pytest.mark.parametrize("change", ["a page", "a table's rights", "an absent page"])
 def test_a_rule_by_which_all_tables_are_alike_is_found(change, monkeypatch):
-    def plant(memory, context, level, frames):
+    def plant(memory, context, level, frames, ignore):
         words = memory.tables(frames)
         return np.ones(len(frames), np.bool_), words[:, 1].copy()
 

@@ -15,7 +15,7 @@ from crosswalk.walker import Rights, collective_rights, condensed, mappings
 from tests.emu.cli.conftest import case_of
 from tests.emu.cli.running import refused, written
 from tests.random_tables import random_tables
-from tests.tables import ADDRESS, KIB4, MIB2, OPEN, RW, P, PageTables, chain
+from tests.tables import ADDRESS, KIB4, MIB2, OPEN, ROOT, RW, A, D, P, PageTables, chain
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
@@ -260,6 +260,19 @@ def test_the_aliases_of_one_page_are_listed_as_far_as_the_limit_goes(run, tmp_pa
     assert ["0x0", "0x1000"] == [record["va"] for record in ran.records]
     assert ran.err.endswith("2 mappings, and there are more\n")
     assert "0 mappings\n" == run("walk", path, "--flags", "pwt=1").err[-11:]
+
+
+@pytest.mark.parametrize("flags", ["a=0", "a=1", "d=0", "pte.a=1,g=0"])
+def test_repeats_of_a_page_are_chosen_by_flags_that_accesses_set(run, tmp_path, flags):
+    words = {pa: word for pa, word in chain(4, 0x5000 | P).words() if pa >= ROOT + 2 * KIB4}
+    words |= {ROOT: ROOT + KIB4 | OPEN, ROOT + KIB4: ROOT + 2 * KIB4 | OPEN}
+    words |= {ROOT + 3 * KIB4 + 8 * at: 0x5000 | P | A | D for at in range(0, 512, 2)}
+    path = written(tmp_path / "case.json", case_of(words=words))
+
+    (chosen,) = run("walk", path, "--coalesce", "--json", "--flags", flags).records
+    (every,) = run("walk", path, "--coalesce", "--json").records
+    assert (1 << 17, 1 << 18) == (chosen["mappings"], every["mappings"])
+    assert ("0x1000" if flags.endswith("=0") and "a=1" not in flags else "0x0") == chosen["va"]
 
 
 def test_a_watch_lists_changes_of_what_is_chosen(run, small_case, monkeypatch):
