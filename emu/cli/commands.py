@@ -36,7 +36,13 @@ from crosswalk.emu.cli.options import (
     walker,
 )
 from crosswalk.emu.cli.search_commands import SEARCHING, WALKERS
-from crosswalk.emu.cli.type_options import FRAME_TYPES, MAPPED_TYPES, TRANSLATED_TYPES, WALKED_TYPES
+from crosswalk.emu.cli.type_options import (
+    FRAME_TYPES,
+    MAPPED_TYPES,
+    SOFTWARE,
+    TRANSLATED_TYPES,
+    WALKED_TYPES,
+)
 
 __all__ = ["COMMANDS", "GROUPS"]
 
@@ -224,6 +230,7 @@ another system; --roots all leaves them out.""",
                 type=output_file,
                 help="write the paging structures as a case file",
             ),
+            SOFTWARE,
             WALKED_TYPES,
             FORMATS,
             _WATCH,

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 LINUX_PAT = 0x0407_0506_0007_0106
-"""IA32_PAT as Linux programs it since 4.3: WB, WC, UC-, UC, WB, WP, UC-, WT."""
+"""IA32_PAT as Linux 6.1 programs it: WB, WC, UC-, UC, WB, WP, UC-, WT."""
 
 _ASKING = ("types", "memory_type", "one_type")
 

@@ -2,11 +2,24 @@
 
 from crosswalk.emu.cli.options import Group, names_of, not_empty, number, option
 
-__all__ = ["FRAME_TYPES", "MAPPED_TYPES", "MEMORY_TYPES", "TRANSLATED_TYPES", "WALKED_TYPES"]
+__all__ = [
+    "FRAME_TYPES",
+    "MAPPED_TYPES",
+    "MEMORY_TYPES",
+    "SOFTWARE",
+    "TRANSLATED_TYPES",
+    "WALKED_TYPES",
+]
 
 MEMORY_TYPES = ("uc", "wc", "wt", "wp", "wb", "uc-", "cd", "wc+", "mixed", "undefined")
 """The names of memory types; a test holds them to those of the walker."""
 
+SOFTWARE = option(
+    "--software",
+    choices=["linux", "windows"],
+    help="instead of mappings, list the entries that aren't present, and what they mean to this "
+    "system: PROT_NONE, swapped, in transition…",
+)
 _PAT = option(
     "--pat",
     metavar="VALUE",

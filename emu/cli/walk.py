@@ -9,6 +9,7 @@ from crosswalk.emu.cli.memory_types import type_column, type_kind, typed_spaces
 from crosswalk.emu.cli.names import chosen_names, name_columns, region_kind, shown_names
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.selection import chosen_selection
+from crosswalk.emu.cli.software import list_states, refuse_with_software
 from crosswalk.emu.cli.sources import chosen_range, report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
 from crosswalk.emu.cli.watch import watch_walk
@@ -30,6 +31,8 @@ _LIMIT = 10_000_000
 
 def run_walk(options: argparse.Namespace) -> int:
     """List the mappings of SOURCE, and return the exit status."""
+    if options.software is not None:
+        refuse_with_software(options)
     if options.expect is not None:
         # What lists nothing else needs is not imported for a listing.
         from crosswalk.emu.cli.expecting import run_expected  # noqa: PLC0415
@@ -49,6 +52,8 @@ def run_walk(options: argparse.Namespace) -> int:
     write_summary(options, follow(options, spaces, shown))
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
+    if options.software is not None:
+        return list_states(options, spaces)
     start, end = chosen_range(options)
     selection = chosen_selection(options, spaces, names, types=types)
     edges = shown.edges if options.coalesce else None
