@@ -1,6 +1,5 @@
 """Entries that aren't present: found at every address, decoded as the systems write them."""
 
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from crosswalk.walker import BadInput, Leaves, SparseWords
 from crosswalk.walker.formats import load_case
-from crosswalk.walker.software import SYSTEMS, absent_entries, entries, linux, windows
+from crosswalk.walker.software import SYSTEMS, absent_entries, entries, windows
 from crosswalk.walker.software.linux import FIRST_SPECIAL, LINUX
 from crosswalk.walker.software.states import Field, StateKind
 from crosswalk.walker.software.windows import WINDOWS
