@@ -1,18 +1,15 @@
 """Files of symbols, by what they are: lines of text, or ELF; also compressed."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import map_file, read_file
-from crosswalk.walker.formats.located_errors import errors_named, one_line
 from crosswalk.walker.formats.unpack import compression_of, unpack
 from crosswalk.walker.symbols.spans import SpanKind, Spans
 from crosswalk.walker.symbols.system_map import parse_system_map
 
-__all__ = ["SymbolFile", "content_of", "parse_symbols", "read_symbols"]
+__all__ = ["SymbolFile", "content_of", "parse_symbols"]
 
 _LARGEST = 1 << 30
 _ELF = b"\x7fELF"
@@ -33,22 +30,11 @@ class SymbolFile:
     sections: Spans
 
 
-def read_symbols(
-    path: str | os.PathLike[str], notice: Callable[[str], None] | None = None
-) -> SymbolFile:
-    """Return the symbols in the file at `path`: System.map, nm's output, /proc/kallsyms or ELF.
-
-    It may be compressed, in a format of `crosswalk.walker.formats.unpack`. `notice` takes lines for
-    people while it is unpacked. Raises `BadInput` in one line that names the file.
-    """
-    name = os.fspath(path)
-    with errors_named(name):
-        content = content_of(name, notice)
-        return parse_symbols(content, one_line(Path(name).name))
-
-
 def parse_symbols(data: bytes, name: str) -> SymbolFile:
-    """Return the symbols in the content of a file, as `read_symbols` does."""
+    """Return the symbols in a file's content: System.map, nm's output, /proc/kallsyms or ELF.
+
+    `name` is what the file is called, printable. Raises `BadInput` in one line.
+    """
     for magic, what in _OTHERS.items():
         if data.startswith(magic):
             raise BadInput(what)
@@ -61,7 +47,10 @@ def parse_symbols(data: bytes, name: str) -> SymbolFile:
 
 
 def content_of(name: str, notice: Callable[[str], None] | None = None) -> bytes:
-    """Return the content of a file, of a compressed one what it unpacks to: at most 1 GiB."""
+    """Return the content of a file, of a compressed one what it unpacks to: at most 1 GiB.
+
+    `notice` takes lines for people while it is unpacked. Raises `BadInput` in one line.
+    """
     head = read_file(name, _LARGEST)
     if compression_of(head) is None:
         return head
