@@ -10,7 +10,7 @@ import numpy as np
 
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.pages import pages
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.symbols.linux import IMAGE, addresses_of
@@ -22,6 +22,13 @@ _ALIGNED = 1 << 21
 _END = IMAGE + (1 << 30)
 _TABLE = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
 _TEXT = ("_text", "_stext")
+_FIRST = {
+    "__start_rodata": Rights.SUPERVISOR_READ,
+    "_sdata": Rights.SUPERVISOR_READ | Rights.SUPERVISOR_WRITE,
+}
+"""The rights of the page that begins with a symbol, once Linux has restricted them."""
+_LAST = {"_etext", "__end_rodata"}
+"""What is behind the page that a part ends with has other rights than that."""
 _GIVE = "--symbols-offset says how far they are to be moved"
 
 
@@ -46,10 +53,11 @@ def symbols_offset(
 
     By the addresses of `info`, the values of its VMCOREINFO; where there are none, by the first
     page that is mapped where the image may be, if all of the kernel's text is executable from
-    there. Symbols of what isn't Linux stay where they are. Raises `BadInput` in one line for
-    symbols that can't be those of this kernel.
+    there, and text, read-only data and data begin and end where their rights do. Symbols of what
+    isn't Linux stay where they are. Raises `BadInput` in one line for symbols that can't be those
+    of this kernel.
     """
-    known = addresses_of(symbols, ("_text", "_etext", "_stext", *_TABLE))
+    known = addresses_of(symbols, ("_text", "_stext", *_TABLE, *_FIRST, *_LAST))
     text = next((known[name] for name in _TEXT if name in known), None)
     if text is None or not IMAGE <= text < _END:
         return Offset(0)
@@ -87,7 +95,9 @@ def _by_addresses(known: dict[str, int], text: int, stated: dict[str, int]) -> O
 def _by_tables(
     known: dict[str, int], text: int, memory: PhysicalMemory, context: PagingContext
 ) -> Offset:
-    unknown = Offset(0, f"whether KASLR has moved the kernel can't be told by the tables: {_GIVE}")
+    unknown = Offset(
+        0, f"symbols don't fit the image that the tables map: another kernel's, or {_GIVE}"
+    )
     end = known.get("_etext")
     first = next((int(block.va[0]) for block in pages(memory, context, IMAGE, _END)), None)
     if first is None or end is None or end <= text:
@@ -100,10 +110,37 @@ def _by_tables(
         if not runs.all() or int(starts[0]) > reached or (np.diff(starts) > block.size[:-1]).any():
             return unknown
         reached = int(starts[-1]) + int(block.size[-1])
-    if reached < end + value:
+    if reached < end + value or not _fit(known, value, memory, context):
         return unknown
     where = "the first page that is mapped of the image's part"
     return Offset(value, f"KASLR: symbols are moved by {_signed(value)} ({where})" * bool(value))
+
+
+def _fit(
+    known: dict[str, int], offset: int, memory: PhysicalMemory, context: PagingContext
+) -> bool:
+    """Return whether data begins, and text and read-only data end, where these symbols say.
+
+    That is by the supervisor's rights; a kernel that hasn't restricted them yet fits.
+    """
+
+    def rights(va: int) -> int:
+        block = next(pages(memory, context, va + offset, va + offset + 1), None)
+        return 0 if block is None else int(block.rights[0]) & _SUPERVISOR
+
+    begins = all(
+        rights(known[name]) in (_FIRST[name], _SUPERVISOR) for name in _FIRST.keys() & known.keys()
+    )
+    if not begins:
+        return False
+    for name in _LAST & known.keys():
+        inside, behind = rights(known[name] - 1), rights(-(-known[name] // FRAME) * FRAME)
+        if inside == behind != _SUPERVISOR:
+            return False
+    return True
+
+
+_SUPERVISOR = 7
 
 
 def _signed(value: int) -> str:

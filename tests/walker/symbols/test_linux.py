@@ -156,6 +156,16 @@ def test_an_image_whose_text_is_not_all_executable_tells_nothing_of_kaslr():
     assert "--symbols-offset says" in found.remark
 
 
+@pytest.mark.parametrize("part", ["__start_rodata", "_sdata"])
+def test_an_image_whose_data_has_other_rights_is_another_kernels(part):
+    linux = SmallLinux()
+    there = parse_system_map(linux.system_map.encode())
+    changed = linux.tables.change(linux.addresses[part], add=RW, drop=XD)
+    assert 0x240_0000 == symbols_offset(there, {}, changed.memory, linux.context).value
+    other = linux.tables.change(linux.addresses[part], drop=RW | XD)
+    assert 0 == symbols_offset(there, {}, other.memory, linux.context).value
+
+
 def test_symbols_of_no_kernel_are_not_moved():
     own = parse_system_map(b"0000000000401000 T _start\n")
     linux = SmallLinux()
