@@ -295,7 +295,10 @@ content.charts.forEach((chart, at) => {
   groups.get(chart.group).append(option);
 });
 get("view").addEventListener("change", (event) => go(Number(event.target.value)));
-addEventListener("hashchange", () => show(linked()));
+addEventListener("hashchange", () => {
+  // Not where it is shown already: the focus would be lost.
+  if (linked() !== Number(get("view").value)) show(linked());
+});
 get("theme").addEventListener("click", nextTheme);
 get("keys").addEventListener("click", () => get("help").showModal());
 addEventListener("keydown", (event) => {

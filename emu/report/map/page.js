@@ -396,6 +396,7 @@ class Page {
 
   // List and mark all mappings of frames [begin, end), those of other address spaces, too.
   listMapping(begin, end, box) {
+    if (!this.views.some((view) => view.pa)) return; // A page of physical memory alone.
     const places = [];
     let [known, folded] = [0, 0];
     this.views.forEach((view, at) => {
@@ -519,6 +520,7 @@ class Page {
   goFrame(frame) {
     const memory = this.views.findIndex((view) => view.memory);
     this.go(memory, frame);
+    if (!this.views.some((view) => view.pa)) return;
     const strip = this.shown.find((each) => each.view.memory);
     for (const each of this.shown) each.marks = [];
     strip.chosen = [frame, frame + 1];
