@@ -49,7 +49,7 @@ def list_tables(
         if options.json:
             record = frame_record(pa, FRAME, rights)
             named = table_names(levels)
-            emit({**record, "tables": named, "root": pa in roots, "va": hex(va), "spans": size})
+            emit({**record, "tables": named, "is_root": pa in roots, "va": hex(va), "spans": size})
         else:
             text = _text(pa, levels, va, size, rights, root=pa in roots)
             print(marked(text, rights))

@@ -152,11 +152,14 @@ def of_level(level):
         (0x1FFF, 0x2000, [0x2000]),
         (0x4FFF, 0x5000, [0x4000]),
         (0x2800, 0x2801, [0x2000]),
-        (0, TOP - 1, [0x2000, 0x4000]),
+        (0x1F_FFFF, 0x1F_FFFF, [0x1F_F000]),
+        (0x20_0000, 0x20_0000, []),
+        (0, TOP - 1, [0x2000, 0x4000, 0x1F_F000]),
     ],
 )
 def test_a_page_touches_a_span_by_its_first_and_last_byte(first, last, expected):
     tables = PageTables().map(0x2000, 0x80_0000).map(0x4000, 0x80_1000)
+    tables.map(0x1F_F000, 0x80_2000)
     spans = Spans.of([(first, last + 1)])
     ((_, found),) = chosen_pages(tables.memory, context(), None, spans)
     assert expected == [it.va for block in found for it in block]
