@@ -3,7 +3,7 @@
 What several registers say together is worked out once, for the stretches between their bounds.
 
 Source: Intel SDM vol. 3A, "Memory Type Range Registers (MTRRs)", above all "MTRR Precedences";
-AMD APM vol. 2, "Memory-Type Range Registers".
+AMD APM vol. 2, "Memory-Type Range Registers", "System Configuration Register (SYSCFG)".
 """
 
 from collections.abc import Iterable, Mapping
@@ -60,6 +60,7 @@ MTRR_TYPES = (MemoryType.UC, MemoryType.WC, MemoryType.WT, MemoryType.WP, Memory
 _PHYSICAL_BITS = 52
 _FRAME = 1 << 12
 _MOST_RANGES = 256
+_4GIB = 1 << 32
 
 FIXED_RANGES: Mapping[int, tuple[int, int]] = {
     0x250: (0x00000, 0x10000),
@@ -109,14 +110,16 @@ class Mtrrs:
     """What all MTRRs of a CPU say: the default type, the variable ranges, the fixed ones.
 
     `fixed` has the type of each fixed range, (start, size in bytes, type), all of them or none;
-    they go before the variable ranges. With `enabled` false everything is UC. Raises `BadInput`
-    for more than 256 variable ranges (processors have some ten).
+    they go before the variable ranges. With `enabled` false everything is UC. `tom2` is AMD's
+    TOP_MEM2, where SYSCFG.Tom2ForceMemTypeWB is set: what no range covers is WB there, from 4 GiB
+    up to it. Raises `BadInput` for more than 256 variable ranges (processors have some ten).
     """
 
     default: MemoryType = MemoryType.UC
     variable: tuple[VariableRange, ...] = ()
     fixed: tuple[tuple[int, int, MemoryType], ...] = ()
     enabled: bool = True
+    tom2: int = 0
 
     def __post_init__(self) -> None:
         if len(self.variable) > _MOST_RANGES:
@@ -130,7 +133,7 @@ class Mtrrs:
         """
         if not self.enabled:
             return np.zeros(1, np.uint64), np.full(1, MemoryType.UC, np.uint8)
-        bounds = {0}
+        bounds = {0, *([_4GIB, self.tom2] if self.tom2 > _4GIB else [])}
         for each in self.variable:
             bounds |= {each.base, each.base + each.size}
         for start, size, _ in self.fixed:
@@ -157,7 +160,7 @@ class Mtrrs:
                 return kind
         kinds = {each.type for each in self.variable if each.base <= pa < each.base + each.size}
         if not kinds:
-            return self.default
+            return MemoryType.WB if _4GIB <= pa < self.tom2 else self.default
         if MemoryType.UC in kinds:
             return MemoryType.UC
         if kinds == {MemoryType.WT, MemoryType.WB}:

@@ -95,6 +95,16 @@ def test_no_mtrr_has_a_type_of_pat_alone_and_there_are_not_many():
         Mtrrs(variable=(VariableRange(0, GIB, WB),) * 257)
 
 
+def test_above_4_gib_what_no_range_covers_is_write_back_up_to_top_mem2():
+    mtrrs = Mtrrs(variable=(VariableRange(5 * GIB, GIB, WC),), tom2=7 * GIB)
+    kinds = [mtrrs.type_at(at * GIB) for at in (3, 4, 5, 6, 7)]
+    assert [UC, WB, WC, WB, UC] == kinds
+    starts, types = mtrrs.stretches()
+    assert [0, 4 * GIB, 5 * GIB, 6 * GIB, 7 * GIB] == starts.tolist()
+    assert [UC, WB, WC, WB, UC] == types.tolist()
+    assert [UC] == Mtrrs(tom2=2 * GIB).stretches()[1].tolist()
+
+
 def test_msrs_say_the_default_the_fixed_and_the_variable_ranges():
     values = {
         0x2FF: 0xC06,

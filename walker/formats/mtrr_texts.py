@@ -19,6 +19,7 @@ _LONGEST = 400
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _NUMBER = r"(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})"
 _HEX = r"[0-9a-fA-F]{1,16}"
+_LOG = "MTRR default type:"
 
 
 class _Given:
@@ -26,7 +27,7 @@ class _Given:
 
     def __init__(self) -> None:
         self.default: MemoryType | None = None
-        self.disabled = False
+        self.tom2 = 0
         self.variable: list[VariableRange] = []
         self.fixed: list[tuple[int, int, MemoryType]] = []
         self.msrs: dict[int, int] = {}
@@ -51,6 +52,9 @@ class _Given:
             raise BadInput(f"MTRRs: mask {bits:#x} is of no contiguous range")
         self.variable.append(VariableRange(int(base, 16) & bits, size, named_type(name)))
 
+    def set_tom2(self, address: str) -> None:
+        self.tom2 = int(address, 16)
+
     def add_msr(self, number: str, value: str) -> None:
         self.msrs[int(number, 16)] = int(value, 16)
 
@@ -65,7 +69,12 @@ class _Given:
                 "MTRRs: the default type, which /proc/mtrr leaves out, is not given: add "
                 "default:TYPE (as Linux prints it at boot with mtrr=debug; uc on most machines)"
             )
-        return Mtrrs(default=self.default, variable=tuple(self.variable), fixed=tuple(self.fixed))
+        return Mtrrs(
+            default=self.default,
+            variable=tuple(self.variable),
+            fixed=tuple(self.fixed),
+            tom2=self.tom2,
+        )
 
 
 _Form = tuple[re.Pattern[str], Callable[..., None]]
@@ -84,7 +93,8 @@ _LINES: tuple[_Form, ...] = (
         ),
         _Given.add_proc,
     ),
-    (re.compile(r"MTRR default type: ([\w-]+)"), _Given.set_default),
+    (re.compile(rf"{_LOG} ([\w-]+)"), _Given.set_default),
+    (re.compile(rf"TOM2: ({_HEX}) aka \d+M"), _Given.set_tom2),
     (re.compile(r"([0-9A-F]{5})-([0-9A-F]{5}) ([\w-]+)"), _Given.add_fixed),
     (re.compile(rf"\d+ base ({_HEX}) mask ({_HEX}) ([\w-]+)"), _Given.add_masked),
     (re.compile(rf"(?:0[xX])?({_HEX})\s*[:=\s]\s*(?:0[xX])?({_HEX})"), _Given.add_msr),
@@ -98,9 +108,9 @@ def mtrrs_from(texts: Sequence[str]) -> Mtrrs:
 
     A text is `default:TYPE` or `BASE:SIZE:TYPE`, of a variable range. Numbers are hex with 0x or
     decimal, K, M, G and T behind them powers of 1,024; types are uc, wc, wt, wp, wb or Linux'
-    words. A file has such lines, or those of /proc/mtrr, or of Linux' boot log from "MTRR default
-    type" on, or a line for each MSR, its number and value in hex; empty lines and those that begin
-    with # don't count.
+    words. A file has such lines, or those of /proc/mtrr, or a line for each MSR, its number and
+    value in hex; empty lines and those that begin with # don't count. Or it is Linux' boot log, of
+    which the lines from "MTRR default type" on count, up to one about something else.
 
     Raises `BadInput` in one line for what is none of these, a file that can't be read, MTRRs
     without a default type, and as `mtrrs_of_msrs` does.
@@ -119,10 +129,13 @@ def mtrrs_from(texts: Sequence[str]) -> Mtrrs:
 
 def _read(name: str, given: _Given) -> None:
     text = read_file(name, _LARGEST_FILE).decode("utf-8", "replace")
+    lines = [_LOG_TIME.sub("", line[:_LONGEST]).strip() for line in text.splitlines()]
+    logged = next((row for row, line in enumerate(lines) if line.startswith(_LOG)), None)
     with errors_named(one_line(name)):
-        for number, line in enumerate(text.splitlines(), 1):
-            bare = _LOG_TIME.sub("", line[:_LONGEST]).strip()
+        for number, bare in enumerate(lines[logged or 0 :], 1):
             if not _take(bare, _LINES, given) and not _SKIPPED.fullmatch(bare):
+                if logged is not None:
+                    break
                 raise BadInput(f"line {number} says nothing of an MTRR: {one_line(bare[:60])}")
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from crosswalk.walker import BadInput
@@ -57,6 +59,15 @@ def test_a_boot_log_says_all_there_is(file):
         VariableRange(0, 2 * GIB, WB),
         VariableRange(0xFFC0_0000, 4 * MIB, WP),
     ) == found.variable
+
+
+def test_of_a_whole_boot_log_the_lines_about_mtrrs_count(file):
+    log = "[    0.000000] Linux version 6.1\n0x2ff 0x806\n" + LOG
+    log += "[    0.000000] TOM2: 0000000330000000 aka 13056M\n"
+    log += "[    0.000000] x86/PAT: WB WC UC- UC\n[    0.000000]   3 base 0 mask 0 wb\n"
+    found = mtrrs_from([file(log)])
+    assert 0x3_3000_0000 == found.tom2
+    assert replace(mtrrs_from([file(LOG)]), tom2=found.tom2) == found
 
 
 def test_msrs_are_read_by_number(file):
