@@ -266,7 +266,9 @@ def writable_and_executable(
     Each has up to `aliases` mappings of either kind, as `Aliases.find_once` names them. `frames`
     are the `collective_rights` of the same address spaces.
     """
-    both = [each for each in frames if each[2] & WRITES and each[2] & EXECUTES]
+    each = frames.rights
+    chosen = (each & np.uint8(WRITES) != 0) & (each & np.uint8(EXECUTES) != 0)
+    both = list(frames.take(chosen))
     found = []
     for at in range(0, len(both), MAX_QUERIES // 2):
         some = both[at : at + MAX_QUERIES // 2]

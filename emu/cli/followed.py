@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from crosswalk.emu.cli.names import address_text
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.spaces import Spaces
@@ -212,11 +214,11 @@ class Followed:
 
 def _within_one_privilege(frames: Frames) -> list[tuple[int, int]]:
     """Return the ranges [start, end) that one privilege may both write and execute."""
-    return [
-        (start, start + size)
-        for start, size, rights in frames
-        if any(rights & each == each for each in BOTH)
-    ]
+    both = np.zeros(len(frames), np.bool_)
+    for each in BOTH:
+        both |= frames.rights & np.uint8(each) == np.uint8(each)
+    found = frames.take(both)
+    return list(zip(found.start.tolist(), (found.start + found.size).tolist(), strict=True))
 
 
 def _meets(one: tuple[int, int], others: list[tuple[int, int]]) -> bool:

@@ -53,9 +53,8 @@ _FLAGS = (
     ("PK=N", "protection key N"),
 )
 _FOLDED = (
-    "Flags of a range are those of its first page; A and D may differ within it, and so may the "
-    "size of pages. PA goes on with VA, or is the same for all pages: N pages of one frame, every"
-    " so many bytes of VA."
+    "Flags of a range are those of its first page; A and D may differ within it, and so may sizes.",
+    "PA goes on with VA, or is the same for all pages: N pages of one frame, every so many bytes.",
 )
 _RED = "A line in red: one privilege may both write and execute there."
 
@@ -72,7 +71,7 @@ def legend(kind: type[Rows], columns: Sequence[Column], *, colours: bool) -> Ite
     if kind is Pages:
         yield from _section("flags", _FLAGS)
     if kind is Ranges:
-        yield _FOLDED
+        yield from _FOLDED
     if colours:
         yield _RED
 
