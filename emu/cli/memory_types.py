@@ -71,7 +71,7 @@ def chosen_types(options: argparse.Namespace, source: Source) -> tuple[MemoryTyp
     assumed = []
     if pat is None:
         assumed.append(f"pat = {types.pat}")
-        linux = f"; Linux programs {LINUX_PAT:#x}: give --pat" if source.vmcoreinfo else ""
+        linux = f"; Linux 6.1 has {LINUX_PAT:#x}: give --pat" if source.vmcoreinfo else ""
         remark(f"assumed: pat = {types.pat}, the value after reset{linux}")
     if mtrrs is None:
         remark("memory types are the pages' own: MTRRs are not known (--mtrr)")

@@ -25,7 +25,7 @@ _PAT = option(
     metavar="VALUE",
     type=number(bits=64),
     help="IA32_PAT, hex or decimal, instead of what SOURCE says; else the value after reset, and "
-    "assumed: Linux programs 0x407050600070106",
+    "assumed: Linux 6.1 has 0x407050600070106",
 )
 _MTRR = option(
     "--mtrr",
