@@ -124,6 +124,13 @@ def test_a_divergence_is_exit_status_1_and_is_shown_with_its_walk(run, small_cas
     assert run("check", small_case, "--json").document["divergences"] > 10
 
 
+def test_the_address_of_a_divergence_has_a_name(run, small_case, broken, tmp_path):
+    path = tmp_path / "symbols"
+    path.write_text("0000000000401000 T start\n")
+    lines = run("check", small_case, "--symbols", path).out.splitlines()
+    assert "divergence: write of 0x401000 at CPL 0  start" in lines
+
+
 def test_divergences_become_cases_that_replay(run, small_case, broken, tmp_path):
     kept = tmp_path / "kept"
     ran = run("check", small_case, "--cases", kept, "--json")
