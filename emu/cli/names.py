@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from crosswalk.emu.report.text import count_text
 from crosswalk.walker.chosen import Spans as Addresses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Source, SourceKind
 from crosswalk.walker.formats.located_errors import errors_named, one_line
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.mappings import Ranges
+from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.symbols import NO_NAMES, Names, Span, SpanKind, Spans
 from crosswalk.walker.symbols.known import NO_SYMBOLS, halves, known_names, vmcoreinfo_of
@@ -38,6 +41,7 @@ __all__ = [
     "kernel_names",
     "known_regions",
     "name_columns",
+    "reads_variables",
     "region_kind",
     "shown_names",
 ]
@@ -67,7 +71,35 @@ def chosen_names(options: argparse.Namespace, spaces: Spaces) -> Names:
         return _found(spaces)
     info = vmcoreinfo_of(source)
     offset = options.symbols_offset
-    return known_names(source, symbols_of(asked), info=info, offset=offset, notice=remark)
+    return known_names(source, _file_of(options), info=info, offset=offset, notice=remark)
+
+
+def _file_of(options: argparse.Namespace) -> SymbolFile:
+    """Return the file of --symbols, which is read once a command."""
+    held: dict[str, SymbolFile] = vars(options).setdefault("symbol_files", {})
+    if options.symbols not in held:
+        held[options.symbols] = symbols_of(options.symbols)
+    return held[options.symbols]
+
+
+def reads_variables(
+    options: argparse.Namespace,
+) -> Callable[[PhysicalMemory, PagingContext], None] | None:
+    """Return what reads the variables of a live kernel that names depend on, before it goes on.
+
+    None where no file of --symbols says where they are.
+    """
+    if getattr(options, "symbols", None) in (None, AUTO, LINUX):
+        return None
+    file, offset = _file_of(options), options.symbols_offset
+
+    def read(memory: PhysicalMemory, context: PagingContext) -> None:
+        source = Source(name="", kind=SourceKind.LIVE, memory=memory, context=context)
+        # What can't be is an error when names are asked for: the guest is still paused.
+        with suppress(BadInput):
+            known_names(source, file, offset=offset)
+
+    return read
 
 
 def symbols_of(path: str) -> SymbolFile:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 
 from crosswalk.emu.cli.apart import is_among, named_inputs
@@ -24,7 +25,7 @@ from crosswalk.walker.formats import (
     open_contents,
     source_of,
 )
-from crosswalk.walker.formats.live import names_live_guest, settle
+from crosswalk.walker.formats.live import LiveMemory, names_live_guest, settle
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH
 from crosswalk.walker.leaves import TOP
 from crosswalk.walker.roots import Roots, find_roots
@@ -119,15 +120,21 @@ def chosen_contents(options: argparse.Namespace) -> Contents:
         if options.kind is not None or options.base:
             raise BadInput(f"{options.source}: --kind and --base are for files")
         # Of all that this needs, other sources need nothing.
+        from crosswalk.emu.cli.names import reads_variables  # noqa: PLC0415
         from crosswalk.walker.formats.gdb import open_live  # noqa: PLC0415
 
-        return open_live(
+        # Files are read before the guest is paused.
+        reads = reads_variables(options)
+        contents = open_live(
             options.source,
             cpu=options.cpu or 0,
             seconds=options.gdb_timeout,
             leave_paused=options.leave_paused,
             notice=_remark_once(options),
         )
+        if isinstance(contents.memory, LiveMemory) and reads is not None:
+            contents.memory.read_first = partial(reads, contents.memory)
+        return contents
     return open_contents(
         options.source,
         cpu=options.cpu or 0,

@@ -4,7 +4,7 @@ What speaks to one (`crosswalk.walker.formats.gdb`) is imported where there is o
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -47,6 +47,8 @@ class LiveMemory(FetchedMemory):
     def __init__(self, guest: Guest, ranges: Iterable[tuple[int, int]]) -> None:
         super().__init__(ranges, guest.fetch, cached=_SETTLED)
         self._guest = guest
+        self.read_first: Callable[[PagingContext], object] | None = None
+        """What is called with an address space before the guest goes on: what it reads is kept."""
 
     @property
     def fetched(self) -> int:
@@ -70,10 +72,13 @@ def names_live_guest(source: str | os.PathLike[str]) -> bool:
 def settle(memory: PhysicalMemory, contexts: Sequence[PagingContext]) -> None:
     """Read all tables of these address spaces, and let a live guest go as it was found.
 
-    Where they are more than are kept, it stays paused. Does nothing for other memory.
+    What `LiveMemory.read_first` reads by the first of them is kept, too. Where they are more than
+    are kept, it stays paused. Does nothing for other memory.
     """
     if not isinstance(memory, LiveMemory):
         return
+    if memory.read_first is not None and contexts:
+        memory.read_first(contexts[0])
     tables = [
         np.unique(block.key & ~np.uint64(FRAME - 1))
         for context in contexts

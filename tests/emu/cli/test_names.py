@@ -2,6 +2,7 @@ import pytest
 
 from crosswalk.emu.cli import watch
 from tests.emu.cli.running import refused
+from tests.walker.formats.stubs import Stub
 from tests.walker.symbols.small_linux import SmallLinux
 
 LINUX = SmallLinux()
@@ -200,3 +201,11 @@ def test_what_watch_lists_is_named(run, linux, system_map, monkeypatch):
     (record,) = run("walk", linux, *options, "--json").records
     assert ("text", "run_init_process+0xfc0") == (record["region"], record["symbol"])
     assert "--watch and --symbols: choose one of them" in refused(run("frames", linux, *options))
+
+
+def test_a_live_kernels_variables_are_read_before_it_goes_on(run, system_map):
+    with Stub(LINUX.memory).listening() as stub:
+        ran = run("walk", stub.name, "--cr3", "0x1000", "--symbols", system_map, "--json")
+    assert (True, False) == stub.found
+    assert {"direct-map", "vmalloc", "vmemmap", "text"} <= set(regions(ran))
+    assert "isn't known" not in ran.err
