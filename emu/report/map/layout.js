@@ -88,7 +88,7 @@ class Layout {
   // Return from how many frames on a gap ends a line: only so many do as there are lines for.
   breaking(limit) {
     if (this.straight) return Infinity;
-    const most = Math.floor(this.lines * 0.6);
+    const most = Math.floor(this.lines * 0.7);
     const least = this.longGaps[most] ?? 0;
     // At deeper zooms there are more lines, and more of them may end early.
     return Math.max(BREAKS, limit > SHORTEST * 64 ? 2048 : least + 1);

@@ -71,7 +71,7 @@ class Page {
     panes.replaceChildren();
     const room = Math.max(innerHeight - 190, 360);
     this.shown = views.map((view, number) => {
-      const share = views.length === 1 ? 0.92 : number ? 0.26 : 0.62;
+      const share = views.length === 1 ? 0.92 : number ? 0.28 : 0.66;
       const strip = new Strip(this, view, room * share);
       panes.append(strip.element);
       return strip;
@@ -426,7 +426,7 @@ class Page {
       const name = nameOf(this.names, first);
       const rights = view.colours[0].classes[view.colours[0].of[row]].name;
       const button = make("button", { className: "go", textContent: addressText(view.space, first) });
-      const root = this.choices.length > 1 ? `, ${view.title}` : "";
+      const root = this.choices.length > 1 ? `, ${view.title.split(",")[0]}` : "";
       const often = times > 1 ? `, ${times.toLocaleString("en")} times` : "";
       button.append(make("small", { textContent: ` ${rights}${name ? `, ${name}` : ""}${often}${root}` }));
       button.addEventListener("click", () => this.go(at, first));
@@ -474,7 +474,10 @@ class Page {
     }
     if (wanted && !hits.length) list.append(make("li", { className: "note", textContent: "nothing: neither an address here, nor a name" }));
     if (hits.length > HITS) list.append(make("li", { className: "note", textContent: `the first ${HITS}` }));
-    if (go && hits.length) hits[0][2]();
+    if (!go || !hits.length) return;
+    hits[0][2]();
+    // So that keys are those of the map again.
+    this.active.canvas.focus();
   }
 
   searchNames(wanted, hits) {

@@ -267,8 +267,10 @@ class Strip {
     this.cell(context, kind, x, y, wide, form >= STRIDE);
     if ((form === RANGE || form === REPEAT) && view.shift && page >= 6 && page < wide + 6) {
       context.fillStyle = this.page.palette.get("paper");
+      context.globalAlpha = 0.6;
       const first = Math.max(Math.ceil((x - MARGIN - left) / page), 0);
-      for (let at = MARGIN + left + first * page; at < x + wide; at += page) context.fillRect(Math.round(at) - 0.5, y, 1, CELL);
+      for (let at = MARGIN + left + first * page; at < x + wide; at += page) context.fillRect(Math.round(at), y, 1, CELL);
+      context.globalAlpha = 1;
     }
     if (form === RANGE && page >= 20 && page < wide) {
       const first = Math.max(Math.floor((x - MARGIN - left) / page), 0);
@@ -325,14 +327,7 @@ class Strip {
     const { palette } = this.page;
     if (!this.view.named) return;
     context.font = SMALL;
-    let free = MARGIN;
-    const label = (text, x) => {
-      const wide = context.measureText(text).width;
-      if (x < free || x + wide > MARGIN + layout.width + 8) return;
-      context.fillStyle = palette.get("text");
-      context.fillText(text, x, y + LABEL / 2 + 1);
-      free = x + wide + 8;
-    };
+    const labels = [];
     const first = Math.floor(this.top / LINE) * layout.width === from;
     const ending = layout.find(to - 1e-6).frame;
     this.bands ??= bandsOf(this.page.names, this.view);
@@ -346,14 +341,26 @@ class Strip {
           context.fillStyle = palette.get(row % 2 ? "band-one" : "band-two");
           context.fillRect(MARGIN + left, y + LABEL + CELL + 1, Math.max(right - left, 1), BAND);
         }
-        if (band.begin >= start) label(band.text, MARGIN + left);
-        else if (first) label(`… ${band.text}`, MARGIN + left);
+        const text = band.begin >= start ? band.text : first ? `… ${band.text}` : "";
+        if (text) labels.push({ text, x: MARGIN + left, band: right - left });
       }
     });
     // Where pages are seen one by one, their symbols have names.
-    if (free > MARGIN || layout.scale < PAGE / 3) return;
-    const { symbol } = namesAt(this.page.names, start, 0);
-    if (symbol) label(symbol, MARGIN);
+    const { symbol } = layout.scale < PAGE / 3 ? {} : namesAt(this.page.names, start, 0);
+    if (symbol) labels.push({ text: symbol, x: MARGIN, band: 0 });
+    this.drawLabels(context, labels, y);
+  }
+
+  // The names above a line, of two that would overlap that of the longer band.
+  drawLabels(context, labels, y) {
+    const taken = [];
+    context.fillStyle = this.page.palette.get("text");
+    for (const { text, x } of labels.sort((one, other) => other.band - one.band)) {
+      const end = x + context.measureText(text).width + 8;
+      if (end > MARGIN + this.layout.width + 16 || taken.some(([from, to]) => x < to && end > from)) continue;
+      context.fillText(text, x, y + LABEL / 2 + 1);
+      taken.push([x, end]);
+    }
   }
 
   drawMarks(context, from, to, y) {

@@ -1,7 +1,11 @@
 """The map's page in a real browser."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from playwright.sync_api import Error
+
+from crosswalk.emu.report.map import __file__ as package
 from crosswalk.emu.report.map.page import map_html
 from tests.emu.report.map.pages import (
     DATA,
@@ -283,6 +287,19 @@ def test_foreign_names_are_text(show):
     shown.search("<img")
     assert name in shown.text("#hits")
     assert name == shown.page.title()
+
+
+SCRIPTS = sorted(Path(package).parent.glob("*.js"))
+PARSES = "(text) => { new (Object.getPrototypeOf(async () => {}).constructor)(text); }"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=[path.name for path in SCRIPTS])
+def test_every_script_parses_by_itself(browser, path):
+    opened = browser.new_page()
+    opened.evaluate(PARSES, path.read_text(encoding="utf-8"))
+    with pytest.raises(Error, match="SyntaxError"):
+        opened.evaluate(PARSES, f"{path.read_text(encoding='utf-8')} }}")
+    opened.close()
 
 
 def test_a_mistake_in_the_page_is_noticed(browser, show, tmp_path):
