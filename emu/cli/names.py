@@ -95,7 +95,7 @@ def reads_variables(
 
     def read(memory: PhysicalMemory, context: PagingContext) -> None:
         source = Source(name="", kind=SourceKind.LIVE, memory=memory, context=context)
-        # What can't be is an error when names are asked for: the guest is still paused.
+        # What can't be read is told when names are asked for; now the guest is paused.
         with suppress(BadInput):
             known_names(source, file, offset=offset)
 

@@ -1,13 +1,12 @@
 """All names of an address space, put together from its memory and from symbols."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats.sources import Source, SourceKind
 from crosswalk.walker.roots.vmcoreinfo import parse_vmcoreinfo, texts_in_memory
 from crosswalk.walker.symbols.kaslr import Offset, symbols_offset, vmcoreinfo_values
-from crosswalk.walker.symbols.linux import LinuxRegions, addresses_of, linux_regions
+from crosswalk.walker.symbols.linux import addresses_of, linux_regions
 from crosswalk.walker.symbols.names import Names
 from crosswalk.walker.symbols.spans import Span, SpanKind, Spans
 from crosswalk.walker.symbols.symbol_files import SymbolFile
@@ -78,16 +77,13 @@ def known_names(
     found = linux_regions(source.memory, source.context, symbols, values)
     for remark in found.remarks:
         say(remark)
-    return _named(found, replace(file, symbols=symbols, sections=sections))
+    symbols = symbols.within(found.regions)
+    wider = (*found.wider, *halves(source.context))
+    return Names(found.regions, sections, symbols, wider, file.name or "Linux' layout")
 
 
 def _offset(file: SymbolFile, info: dict[str, str], source: Source) -> Offset:
     return symbols_offset(file.symbols, info, source.memory, source.context)
-
-
-def _named(found: LinuxRegions, file: SymbolFile) -> Names:
-    symbols = file.symbols.within(found.regions)
-    return Names(found.regions, file.sections, symbols, found.wider, file.name or "Linux' layout")
 
 
 def halves(context: PagingContext) -> tuple[Span, ...]:

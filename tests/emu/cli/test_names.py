@@ -144,6 +144,15 @@ def test_the_tables_of_a_linux_are_named_by_its_layout(run, linux):
     assert {"direct-map", "cpu-entry-area", "kernel", "modules"} <= set(regions(raw))
 
 
+def test_halves_have_names_on_every_system(run, linux, small_case):
+    upper = run("walk", linux, "--symbols", "linux", "--in", "upper-half", "--json")
+    assert {"user"} == set(regions(run("walk", linux, "--symbols", "linux", "--json"))) - set(
+        regions(upper)
+    )
+    assert 3 == len(run("walk", small_case, "--in", "lower-half", "--json").records)
+    assert [] == run("walk", small_case, "--in", "upper-half", "--json").records
+
+
 def test_frames_are_called_by_the_regions_that_map_them(run, linux, system_map):
     ran = run("frames", linux, "--symbols", system_map, "--json")
     called = {record["pa"]: record["regions"] for record in ran.records}
