@@ -44,6 +44,23 @@ def test_each_address_lies_in_the_span_that_a_search_one_by_one_finds(spans, add
     assert [naive_row(list(held), va) for va in addresses] == found
 
 
+@given(SPANS, st.lists(st.tuples(ADDRESSES, st.integers(0, 30)), max_size=12))
+def test_ranges_have_the_spans_that_a_search_one_by_one_finds(spans, ranges):
+    held = symbols(*((f"s{n}", at, min(at + size, TOP)) for n, (at, size) in enumerate(spans)))
+    ranges = [(va, min(va + size, TOP - 1)) for va, size in ranges]
+    va, last = (np.array([each[side] for each in ranges], np.uint64) for side in (0, 1))
+    found = [rows.tolist() for rows in held.rows_between(va, last)]
+    expected = [], []
+    for first, end in ranges:
+        begun = [row for row, each in enumerate(held) if first <= each.start <= end]
+        # Those that an address is called by: the first of each start.
+        begun = [row for row in begun if row == naive_row(list(held), held[row].start)]
+        inside = naive_row(list(held), first)
+        expected[0].append(inside if inside >= 0 else begun[0] if begun else -1)
+        expected[1].append(begun[-1] if begun else inside)
+    assert list(expected) == found
+
+
 def test_a_search_that_takes_the_end_for_included_is_told_apart(monkeypatch):
     held = symbols(("one", 0x1000, 0x2000))
     at_the_end = np.array([0x1FFF, 0x2000], np.uint64)
