@@ -7,9 +7,9 @@ such frames, see `crosswalk.walker.frames`.
 Source: Intel SDM vol. 3A, "Programming the PAT"; AMD APM vol. 2, "Page-Attribute Table Mechanism".
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,17 +169,34 @@ def _fields(pat: Pat, own: MemoryType) -> int:
 
 def _ranges(
     frames: Frames, types: MemoryTypes
-) -> Iterator[tuple[TypeConflict, list[tuple[MemoryType, MemoryType]]]]:
+) -> Iterator[tuple[TypeConflict, Sequence[tuple[MemoryType, MemoryType]]]]:
     """Yield the ranges in conflict, each with the pages' own types there and what they come to."""
-    several = np.flatnonzero(frames.rights & (frames.rights - np.uint8(1)))
-    columns = (frames.start[several], frames.size[several], frames.rights[several])
-    for start, size, mask in zip(*(column.tolist() for column in columns), strict=True):
-        edges = np.array([start + 1, start + size], np.uint64)
-        inside = slice(*np.searchsorted(types.bounds, edges))
-        for pa, end in pairwise([start, *types.bounds[inside].tolist(), start + size]):
-            kinds = [
-                (own, types.of_own(own, pa)) for bit, own in enumerate(_OWN) if mask >> bit & 1
-            ]
-            effective = {kind for _, kind in kinds}
-            if len({_ALIKE.get(kind, kind) for kind in effective}) > 1:
-                yield TypeConflict(pa, end - pa, tuple(sorted(effective))), kinds
+    ends = frames.start + frames.size
+    edges = distinct(np.concatenate([frames.start, ends, types.bounds]))
+    start, size = edges[:-1], np.diff(edges)
+    own = frames.rights_at(start)
+    several = np.flatnonzero(own & (own - np.uint8(1)))
+    start, size, own = start[several], size[several], own[several]
+    # A piece lies in one stretch of the MTRRs: its first byte tells the type.
+    masks = types.mtrr_masks(start, np.ones_like(start))
+    found, kind = np.unique(own.astype(np.uint16) << 8 | masks, return_inverse=True)
+    each = [_kinds(types, code >> 8, code & 0xFF) for code in found.tolist()]
+    differ = np.array([_differ(kinds) for kinds in each], np.bool_)
+    rows = np.flatnonzero(differ[kind])
+    columns = (start[rows], size[rows], kind[rows])
+    for pa, length, number in zip(*(column.tolist() for column in columns), strict=True):
+        kinds = each[number]
+        yield TypeConflict(pa, length, tuple(sorted({effective for _, effective in kinds}))), kinds
+
+
+def _kinds(types: MemoryTypes, own: int, mask: int) -> list[tuple[MemoryType, MemoryType]]:
+    """Return the pages' own types, and what they come to with MTRRs' types, by their bits."""
+    return [
+        (kind, MemoryType(types.effective[kind, mask]))
+        for bit, kind in enumerate(_OWN)
+        if own >> bit & 1
+    ]
+
+
+def _differ(kinds: Sequence[tuple[MemoryType, MemoryType]]) -> bool:
+    return len({_ALIKE.get(effective, effective) for _, effective in kinds}) > 1

@@ -144,6 +144,20 @@ def test_a_page_is_mixed_where_its_parts_differ_and_undefined_where_mtrrs_contra
     )
 
 
+def test_of_a_page_the_stretches_that_it_reaches_count_and_no_others():
+    ranges = (
+        VariableRange(0x80_0000, 1 << 20, MemoryType.WB),
+        VariableRange(0x90_0000, 1 << 20, MemoryType.WT),
+    )
+    types = MemoryTypes(Pat(LINUX_PAT), Mtrrs(variable=ranges))
+    found = types.of_indices(
+        np.full(2, 0x80_0000, np.uint64),
+        np.full(2, MIB2, np.uint64),
+        np.array([0, 7], np.uint8),  # WB, and WT, which is WT in both halves.
+    )
+    assert ["mixed", "wt"] == types_of(found)
+
+
 def test_without_mtrrs_the_type_is_that_of_the_pages_own():
     types = MemoryTypes(Pat(LINUX_PAT))
     index = np.arange(8, dtype=np.uint8)
