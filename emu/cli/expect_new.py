@@ -60,4 +60,4 @@ def _lines(results: Iterable[Result]) -> Iterator[str]:
             yield text
             continue
         yield f"# {text}   # {each.word}: {each.reason}"
-        yield from (f"#   {line}" for line in detail_lines(each, more=""))
+        yield from (f"#   {line}" for line in detail_lines(each, how=""))

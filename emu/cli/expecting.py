@@ -162,7 +162,7 @@ def judged(
     found = judge(subject, sentences, every=every)
     notes = _assumptions(source, subject, sentences, [each.outcome for each in found])
     return [
-        result_of(each, names, named=spaces.named, assumption=notes.get(at, ""))
+        result_of(each, names, named=spaces.named, assumption=notes.get(at, ""), every=every)
         for at, each in enumerate(found)
     ]
 

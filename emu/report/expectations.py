@@ -41,7 +41,7 @@ class Result:
 
     `named` says that address spaces are named by their roots. `assumption` says with which bits
     of a register that isn't known it would come to something else; `point` where in a boot this
-    was, empty without one.
+    was, empty without one. `every` says that all mappings were asked for.
     """
 
     judged: Judged
@@ -49,6 +49,7 @@ class Result:
     named: bool = False
     assumption: str = ""
     point: str = ""
+    every: bool = False
 
     @property
     def word(self) -> str:
@@ -69,11 +70,13 @@ class Result:
         return self.judged.sentence.text + (f" (at {self.point})" if self.point else "")
 
 
-def result_of(judged: Judged, names: Names, *, named: bool, assumption: str = "") -> Result:
+def result_of(
+    judged: Judged, names: Names, *, named: bool, assumption: str = "", every: bool = False
+) -> Result:
     """Return a result with what its mappings are called."""
     va = np.array([each.range.va for each in judged.evidence], np.uint64)
     labels = zip(names.region_texts(va), names.symbol_texts(va), strict=True)
-    return Result(judged, tuple(labels), named, assumption)
+    return Result(judged, tuple(labels), named, assumption, every=every)
 
 
 def expectations_status(results: Iterable[Result]) -> int:
@@ -105,12 +108,12 @@ def expectation_lines(results: Iterable[Result]) -> Iterator[str]:
         yield from (f"  {line}" for line in detail_lines(each))
 
 
-def detail_lines(result: Result, more: str = " (--verbose names all)") -> Iterator[str]:
+def detail_lines(result: Result, how: str = " (--verbose names all)") -> Iterator[str]:
     """Yield the mappings that break a sentence, and what it depends on."""
     for evidence, labels in zip(result.judged.evidence, result.labels, strict=True):
         yield _evidence_text(evidence, labels, named=result.named)
     if result.judged.more:
-        yield f"… and more{more}"
+        yield f"… and more{'' if result.every else how}"
     if result.assumption:
         yield result.assumption
 
@@ -139,7 +142,10 @@ class RightsJson(msgspec.Struct):
 
 
 class EvidenceJson(msgspec.Struct, omit_defaults=True):
-    """Mappings in a row that break a sentence; `change` is what became of them since a point."""
+    """Mappings in a row that break a sentence; `change` is what became of them since a point.
+
+    With `stride` they all map one page, every so many bytes.
+    """
 
     va: str
     pa: str
@@ -147,6 +153,7 @@ class EvidenceJson(msgspec.Struct, omit_defaults=True):
     mappings: int
     flags: str
     rights: RightsJson
+    stride: int | None = None
     root: str | None = None
     roots: int | None = None
     region: str | None = None
@@ -226,6 +233,7 @@ def _evidence(
         mappings=found.count,
         flags=hex(found.flags),
         rights=RightsJson(found.rights.supervisor, found.rights.user),
+        stride=found.stride or None,
         root=hex(evidence.context.root) if named else None,
         roots=evidence.roots if named else None,
         region=region,

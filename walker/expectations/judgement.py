@@ -156,18 +156,15 @@ class _Judge:
             return Judged(sentence, Outcome.UNSAID, str(why))
 
     def _is(self, sentence: Sentence, claim: Is) -> Judged:
-        spans = self._mapped_spans(claim.targets)
         shift = 3 if claim.privilege is Privilege.USER else 0
         wrong = (np.arange(64) >> shift & 7) != claim.rights
-        return self._without(sentence, spans, wrong)
+        return self._without(sentence, self._spans(claim.targets), wrong, claim.targets)
 
     def _never(self, sentence: Sentence, claim: Never) -> Judged:
         targets = claim.targets
-        if targets is None:
-            spans = [(0, TOP)]
-        else:
-            spans = self._mapped_spans(targets) if claim.mapped else self._spans(targets)
-        return self._without(sentence, spans, _rule(claim.ability, claim.privilege))
+        spans = [(0, TOP)] if targets is None else self._spans(targets)
+        needed = targets if targets is not None and claim.mapped else ()
+        return self._without(sentence, spans, _rule(claim.ability, claim.privilege), needed)
 
     def _unmapped(self, sentence: Sentence, claim: Unmapped) -> Judged:
         return self._without(sentence, self._spans(claim.targets), EVERYTHING)
@@ -178,11 +175,13 @@ class _Judge:
         hole = next((each for each in holes if each is not None), None)
         if hole is None:
             return self._holds(sentence)
-        self._require_tables(spans)
+        lacking = self._lacking(spans)
+        if lacking:
+            raise _Unsaid(lacking)
         return Judged(sentence, Outcome.BROKEN, f"{hole:#x} isn't mapped")
 
     def _surrounded(self, sentence: Sentence, claim: Surrounded) -> Judged:
-        self._mapped_spans(claim.targets)
+        self._require_mapped(claim.targets)
         around = []
         for target in claim.targets:
             for start, end in map(_rounded, self._found(target)):
@@ -190,7 +189,8 @@ class _Judge:
         return self._without(sentence, _merged(around), EVERYTHING)
 
     def _only(self, sentence: Sentence, claim: Only) -> Judged:
-        inside = _merged(map(_rounded, self._mapped_spans(claim.targets)))
+        self._require_mapped(claim.targets)
+        inside = _merged(map(_rounded, self._spans(claim.targets)))
         edges = [0, *(edge for span in inside for edge in span), TOP]
         others = [(lo, hi) for lo, hi in zip(edges[::2], edges[1::2], strict=True) if lo < hi]
         return self._without(sentence, others, _rule(claim.ability, claim.privilege))
@@ -200,16 +200,20 @@ class _Judge:
         count = self._search.count(spans)
         if count > claim.count:
             return self._broken(sentence, spans, EVERYTHING, f"{count:,} mappings")
-        self._require_tables(spans)
-        return self._holds(sentence)
+        return self._holds(sentence, spans)
 
-    def _without(self, sentence: Sentence, spans: Sequence[Span], wrong: Rule) -> Judged:
-        """Return a verdict that no mapping in these ranges has such rights."""
+    def _without(
+        self, sentence: Sentence, spans: Sequence[Span], wrong: Rule, needed: Targets = ()
+    ) -> Judged:
+        """Return a verdict that no mapping in these ranges has such rights.
+
+        In each of the targets that are `needed` something has to be mapped.
+        """
         count = self._search.count(spans, wrong)
         if count:
             return self._broken(sentence, spans, wrong, "", count)
-        self._require_tables(spans)
-        return self._holds(sentence)
+        self._require_mapped(needed)
+        return self._holds(sentence, spans)
 
     def _broken(
         self,
@@ -231,14 +235,10 @@ class _Judge:
         return shown, next(evidence, None) is not None
 
     def _frames_never(self, sentence: Sentence, claim: FramesNever) -> Judged:
-        frames = self._collective
-        if claim.targets is not None:
-            spans = self._mapped_spans(claim.targets)
-            frames = _common(frames, self._search.frames(spans))
-            if not len(frames):
-                raise _Unsaid("no frame is mapped there")
-            self._require_tables(spans)
-        return self._frames(sentence, frames, claim)
+        if claim.targets is None:
+            return self._frames(sentence, self._collective, claim)
+        frames = _common(self._collective, self._search.frames(self._spans(claim.targets)))
+        return self._frames(sentence, frames, claim, claim.targets)
 
     def _tables_never(self, sentence: Sentence, claim: TablesNever) -> Judged:
         tables = table_frames(self._subject.memory, self._contexts)
@@ -249,13 +249,21 @@ class _Judge:
         return self._frames(sentence, _common(self._collective, among), claim)
 
     def _frames(
-        self, sentence: Sentence, frames: Frames, claim: FramesNever | TablesNever
+        self,
+        sentence: Sentence,
+        frames: Frames,
+        claim: FramesNever | TablesNever,
+        targets: Targets = (),
     ) -> Judged:
-        """Return a verdict that none of these frames, with their rights, has an ability."""
+        """Return a verdict that none of these frames, with their rights, has an ability.
+
+        They are those that are mapped in the targets.
+        """
         rule = _rule(claim.ability, claim.privilege)
         wrong = np.flatnonzero(rule[frames.rights])
         if not len(wrong):
-            return self._holds(sentence)
+            self._require_mapped(targets)
+            return self._holds(sentence, self._spans(targets))
         start, size = frames.start[wrong], frames.size[wrong]
         count = int(size.sum()) // FRAME
         what = "table" if isinstance(claim, TablesNever) else "frame"
@@ -290,37 +298,37 @@ class _Judge:
         before = self._subject.earlier.get(claim.point)
         if before is None:
             raise _Unsaid(f"no point {one_line(claim.point)} was looked at before")
-        spans = [(0, TOP)] if claim.targets is None else self._mapped_spans(claim.targets)
+        spans = [(0, TOP)] if claim.targets is None else self._spans(claim.targets)
         context = self._contexts[0]
         found = differences(before, Snapshot(self._subject.memory, context), spans)
         if found is None:
             raise _Unsaid("there are too many mappings to compare")
         if not found.sizes:
-            self._require_tables(spans)
-            return self._holds(sentence)
+            self._require_mapped(claim.targets or ())
+            return self._holds(sentence, spans)
         sizes = sorted(found.sizes.items())
         reason = ", ".join(f"{size >> 10:,} KiB {what}" for what, size in sizes)
         evidence, more = self._shown(Evidence(context, 1, *each) for each in found.ranges)
         return Judged(sentence, Outcome.BROKEN, reason, None, evidence, more)
 
-    def _holds(self, sentence: Sentence) -> Judged:
-        """Return that a sentence holds; not where there is a doubt that nobody let pass."""
-        doubt = self._subject.doubt
-        if not doubt and sentence.of_all:
-            doubt = self._subject.doubt_of_all
+    def _holds(self, sentence: Sentence, spans: Sequence[Span] = ()) -> Judged:
+        """Return that a sentence about these ranges holds; raise `_Unsaid` where that is in doubt.
+
+        With `partial` it holds with the doubt as its reason.
+        """
+        subject = self._subject
+        doubt = subject.doubt or (subject.doubt_of_all if sentence.of_all else "")
+        doubt = doubt or self._lacking(spans)
         if not doubt:
             return Judged(sentence, Outcome.HOLDS)
-        if not self._subject.partial:
+        if not subject.partial:
             raise _Unsaid(doubt)
         return Judged(sentence, Outcome.HOLDS, f"partial: {doubt}")
 
-    def _require_tables(self, spans: Sequence[Span]) -> None:
-        """Raise `_Unsaid` where a table of these ranges isn't in memory, and might be elsewhere."""
-        if self._subject.complete or self._subject.partial:
-            return
-        outside = self._search.outside(spans)
-        if outside is not None:
-            raise _Unsaid(f"the table for {outside:#x} is not in memory")
+    def _lacking(self, spans: Sequence[Span]) -> str:
+        """Return which table of these ranges isn't in memory, but might be; "" for none."""
+        outside = None if self._subject.complete else self._search.outside(spans)
+        return "" if outside is None else f"the table for {outside:#x} is not in memory"
 
     def _found(self, target: Target) -> list[Span]:
         """Return the ranges that a target names, as they come."""
@@ -337,14 +345,13 @@ class _Judge:
         """Return the ranges that targets name, in order and without overlaps."""
         return _merged(span for target in targets for span in self._found(target))
 
-    def _mapped_spans(self, targets: Targets) -> list[Span]:
-        """Return the same, where something is mapped in each target; raise `_Unsaid` else."""
+    def _require_mapped(self, targets: Targets) -> None:
+        """Raise `_Unsaid` where nothing is mapped in one of the targets."""
         for target in targets:
             spans = _merged(self._found(target))
             if not self._search.any(spans):
-                self._require_tables(spans)
-                raise _Unsaid(f"nothing is mapped in {one_line(target.text)}")
-        return self._spans(targets)
+                lacking = self._lacking(spans)
+                raise _Unsaid(lacking or f"nothing is mapped in {one_line(target.text)}")
 
 
 def _distinct(found: Iterator[Evidence]) -> Iterator[Evidence]:
@@ -404,7 +411,7 @@ def _folded(found: Iterator[Found], most: int) -> Iterator[Evidence]:
     for (context, roots), run in groupby(
         _limited(found, most), lambda each: (each.context, each.roots)
     ):
-        for ranges in coalesce_pages(each.pages for each in run):
+        for ranges in coalesce_pages((each.pages for each in run), repeats=True):
             yield from (Evidence(context, roots, each) for each in ranges)
 
 
@@ -421,5 +428,5 @@ def _folded_aliases(found: Iterator[Mapping]) -> Iterator[Evidence]:
     """Yield mappings of several address spaces folded to ranges."""
     rooted = (each for each in found if isinstance(each, RootedMapping))
     for (context, roots), run in groupby(rooted, lambda each: (each.context, each.roots)):
-        for ranges in coalesce_pages(pages_of(run)):
+        for ranges in coalesce_pages(pages_of(run), repeats=True):
             yield from (Evidence(context, roots, each) for each in ranges)
