@@ -27,8 +27,7 @@ class Page {
     this.showView(0);
     addEventListener("resize", () => this.refresh());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.recolour());
-    addEventListener("beforeprint", () => this.recolour());
-    addEventListener("afterprint", () => this.recolour());
+    matchMedia("print").addEventListener("change", () => this.recolour());
     addEventListener("keydown", (event) => this.keyed(event));
   }
 

@@ -319,6 +319,10 @@ class Strip {
         context.fillRect(x, top, wide, tall);
       }
     });
+    if (places.length < 2) return;
+    // So that the lanes are told apart where both have one colour.
+    context.fillStyle = palette.get("paper");
+    context.fillRect(x, y + places[1][0] - 0.5, wide, 1);
   }
 
   // The names of regions and sections where they begin in a line, and a band below the regions.

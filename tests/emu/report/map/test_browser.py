@@ -117,7 +117,7 @@ def test_wheel_keys_and_buttons_zoom_and_the_levels_lead_down_to_a_page(shown):
     x, y = shown.place(frame(TEXT))
     shown.page.mouse.move(x, y)
     shown.page.mouse.wheel(0, -100)
-    shown.page.wait_for_function(f"{zoom} > 0")
+    shown.page.wait_for_function(f"() => {zoom} > 0")
     wheeled = shown.page.evaluate(zoom)
     shown.press("+")
     keyed = shown.page.evaluate(zoom)
@@ -224,6 +224,36 @@ def test_text_has_contrast(show, scheme):
     assert {} == {name: ratio for name, ratio in ratios.items() if ratio < 4.5}
 
 
+def test_what_is_printed_is_light(show):
+    shown = show(html(), color_scheme="dark")
+    before = shown.page.evaluate("crosswalk.page.palette.get('paper')")
+    shown.page.emulate_media(media="print")
+    shown.page.wait_for_function("() => crosswalk.page.palette.get('paper') === 'rgb(255, 255, 255)'")
+    assert not shown.page.is_visible("#tools")
+    shown.page.emulate_media(media="screen")
+    shown.page.wait_for_function(f"() => crosswalk.page.palette.get('paper') === '{before}'")
+
+
+def test_dragging_scrolls_and_chooses_nothing(shown):
+    shown.search(f"{DATA + 512 * KIB4:#x}")
+    shown.press("Escape")
+    x, y = shown.place(frame(DATA + 512 * KIB4))
+    top = shown.page.evaluate("crosswalk.page.shown[0].top")
+    shown.page.mouse.move(x, y)
+    shown.page.mouse.down()
+    shown.page.mouse.move(x, y - 40)
+    shown.page.mouse.up()
+    assert top + 40 == pytest.approx(shown.page.evaluate("crosswalk.page.shown[0].top"))
+    assert "Nothing yet" in shown.chosen
+
+
+def test_a_narrow_window_has_no_overflow(shown):
+    shown.page.set_viewport_size({"width": 400, "height": 700})
+    shown.page.wait_for_function("() => crosswalk.page.shown[0].shown < 400")
+    wide = "document.documentElement.scrollWidth"
+    assert shown.page.evaluate(wide) <= 400
+
+
 def test_true_to_scale_is_a_switch(shown):
     at = "crosswalk.page.shown[0].layout.position({}) / crosswalk.page.shown[0].layout.total"
     middle = at.format(HALF)
@@ -313,7 +343,7 @@ def test_a_mistake_in_the_page_is_noticed(browser, show, tmp_path):
     opened.on("console", lambda message: said.append(message.text))
     opened.goto(path.as_uri())
     # The policy keeps out what isn't the page's own: the changed script, and the picture.
-    opened.wait_for_function("performance.getEntriesByType('navigation')[0].loadEventEnd > 0")
+    opened.wait_for_function("() => performance.getEntriesByType('navigation')[0].loadEventEnd > 0")
     context_.close()
     assert any("script" in text and "Content Security Policy" in text for text in said)
     assert any("other.png" in text for text in said)
