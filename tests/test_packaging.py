@@ -213,6 +213,7 @@ def test_the_plugin_runs_from_the_wheel(commands, tmp_path):
         "translate CASE 0x1000",
         "info CASE",
         "protect CASE",
+        "map CASE --output /dev/stdout",
         "--help",
         "help check",
         "--version",

@@ -228,7 +228,9 @@ def test_what_is_printed_is_light(show):
     shown = show(html(), color_scheme="dark")
     before = shown.page.evaluate("crosswalk.page.palette.get('paper')")
     shown.page.emulate_media(media="print")
-    shown.page.wait_for_function("() => crosswalk.page.palette.get('paper') === 'rgb(255, 255, 255)'")
+    shown.page.wait_for_function(
+        "() => crosswalk.page.palette.get('paper') === 'rgb(255, 255, 255)'"
+    )
     assert not shown.page.is_visible("#tools")
     shown.page.emulate_media(media="screen")
     shown.page.wait_for_function(f"() => crosswalk.page.palette.get('paper') === '{before}'")
