@@ -74,7 +74,11 @@ COUNTED = Aspect.FRAME | Aspect.RIGHTS | Aspect.FLAGS
 
 @dataclass(frozen=True, slots=True)
 class Changes(Rows):
-    """n ranges that differ: `va`, `size` uint64[n] in bytes, ascending and disjoint.
+    """n ranges that differ: `va`, `size` uint64[n] in bytes, ascending.
+
+    Disjoint, but where `stride` uint64[n] isn't 0: then `count` uint64[n] pieces, one every so many
+    bytes from `va`, are mapped alike on both sides, each to the same frames; `size` is from the
+    first to the end of the last, and other ranges may lie in between. Else `count` is 1.
 
     `kind` uint8[n] (`Change`); `aspects` uint8[n] (`Aspect`; 0 unless both sides map the range).
     What is mapped there before and after, of the first byte: `old_pa`, `old_flags` uint64[n],
@@ -94,9 +98,16 @@ class Changes(Rows):
     new_flags: U64
     new_rights: U8
     new_shift: U8
+    count: U64
+    stride: U64
 
     def __len__(self) -> int:
         return len(self.va)
+
+    @property
+    def piece(self) -> U64:
+        """The bytes of each of the pieces of a range, uint64[n]: all of it, if it has one."""
+        return self.size - (self.count - np.uint64(1)) * self.stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +171,8 @@ def compare_pages(
     sides += [(_stretches(*each) for each in blocks) for blocks in lost]
     to = windows[0][0] >> int(_UNIT)
     sides = [_within(each, windows[at % 2], to) for at, each in enumerate(sides)]
-    return _folded(_compared(sides, counted), counted, region)
+    folded = _folded(_compared(sides, counted), counted, region)
+    return map(_public, _repeated(folded, counted, region))
 
 
 def compare_frames(before: Frames, after: Frames) -> Iterator[Changes]:
@@ -169,7 +181,8 @@ def compare_frames(before: Frames, after: Frames) -> Iterator[Changes]:
     Of what is mapped on a side only the rights have a meaning.
     """
     sides = [iter([_stretches(it.start, it.size, it.rights)]) for it in (before, after)]
-    return _folded(_compared([*sides, iter(()), iter(())], Aspect.RIGHTS), Aspect.RIGHTS)
+    compared = _compared([*sides, iter(()), iter(())], Aspect.RIGHTS)
+    return map(_public, _folded(compared, Aspect.RIGHTS))
 
 
 def match_pages(before: Pages, after: Pages, *, ignore: int = IGNORED) -> PageChanges:
@@ -312,6 +325,7 @@ def _differences(sides: list[_Side], counted: Aspect) -> _Rows:
         aspects,
         *(old.pa, old.flags, old.rights, old.shift),
         *(new.pa, new.flags, new.rights, new.shift),
+        *(np.ones(len(start), np.uint64), np.zeros(len(start), np.uint64)),
         old.key,
         new.key,
     ).take(some)
@@ -351,17 +365,17 @@ _ABSENT = _stretches(np.zeros(1, np.uint64), np.zeros(1, np.uint64))
 
 def _folded(
     blocks: Iterable[_Rows], counted: Aspect, region: Region | None = None
-) -> Iterator[Changes]:
+) -> Iterator[_Rows]:
     """Yield rows in address order with neighbours that are alike folded, block by block."""
     last: _Rows | None = None
     for block in blocks:
         rows = block if last is None else _Rows.join([last, block])
         rows = _fold(rows, counted, region)
         if len(rows) > 1:
-            yield _public(rows.take(slice(-1)))
+            yield rows.take(slice(-1))
         last = rows.take(slice(-1, None))
     if last is not None:
-        yield _public(last)
+        yield last
 
 
 def _fold(rows: _Rows, counted: Aspect, region: Region | None) -> _Rows:
@@ -385,6 +399,63 @@ def _fold(rows: _Rows, counted: Aspect, region: Region | None) -> _Rows:
     size = np.add.reduceat(rows.size, first)
     columns = {f.name: getattr(rows, f.name)[first] for f in fields(rows)}
     return _Rows(**columns | {"size": size})
+
+
+def _repeated(blocks: Iterable[_Rows], counted: Aspect, region: Region | None) -> Iterator[_Rows]:
+    """Yield folded rows with repeats as one row, block by block: three or more at equal distances.
+
+    Alike in all but their addresses, as the many mappings of one frame that a kernel makes. What
+    could be the last of one such row and the first of another is the last of one.
+    """
+    held: _Rows | None = None
+    for block in blocks:
+        rows = _repeats(block if held is None else _Rows.join([held, block]), counted, region)
+        # Two rows, or one of repeats, may yet be the beginning of what goes on in the next block.
+        cut = max(len(rows) - 2, 0)
+        if cut:
+            yield rows.take(slice(cut))
+        held = rows.take(slice(cut, None))
+    if held is not None:
+        yield held
+
+
+def _repeats(rows: _Rows, counted: Aspect, region: Region | None) -> _Rows:
+    if len(rows) < 2:
+        return rows
+    end, following = rows.take(slice(-1)), rows.take(slice(1, None))
+    names = ["kind", "aspects", "piece", "old_key", "new_key"]
+    names += [f"{side}_{name}" for side in ("old", "new") for name in ("rights", "shift")]
+    names += ["old_pa", "new_pa"] if counted & Aspect.FRAME else []
+    distance = following.va - end.va - (end.count - np.uint64(1)) * end.stride
+    goes_on = (end.stride == 0) | (end.stride == distance)
+    goes_on &= (following.stride == 0) | (following.stride == distance)
+    for name in names:
+        goes_on &= getattr(following, name) == getattr(end, name)
+    if region is not None:
+        goes_on &= np.diff(region(rows.va)) == 0
+    # Pairs of neighbours at one distance, one after the other, are a run: its first pair, its last.
+    chained = goes_on[1:] & goes_on[:-1] & (distance[1:] == distance[:-1])
+    first = np.flatnonzero(np.concatenate([[True], ~chained]) & goes_on)
+    last = np.flatnonzero(np.concatenate([~chained, [True]]) & goes_on)
+    long = (last > first) | (rows.stride[first] != 0) | (rows.stride[first + 1] != 0)
+    runs, free = [], 0
+    for begin, stop in zip(first[long].tolist(), last[long].tolist(), strict=True):
+        start = max(begin, free)
+        if stop > start or (stop == start and rows.stride[start : start + 2].any()):
+            runs.append((start, stop + 1))
+            free = stop + 2
+    if not runs:
+        return rows
+    begins, ends = np.array(runs, np.intp).T
+    inside = np.zeros(len(rows) + 1, np.int8)
+    inside[begins + 1] += 1
+    inside[ends + 1] -= 1
+    size, count, stride = rows.size.copy(), rows.count.copy(), rows.stride.copy()
+    size[begins] = rows.va[ends] + rows.size[ends] - rows.va[begins]
+    total = np.concatenate([[np.uint64(0)], np.cumsum(rows.count)])
+    count[begins] = total[ends + 1] - total[begins]
+    stride[begins] = distance[begins]
+    return replace(rows, size=size, count=count, stride=stride).take(np.cumsum(inside[:-1]) == 0)
 
 
 def _public(rows: _Rows) -> Changes:

@@ -26,6 +26,7 @@ from crosswalk.emu.cli.sources import chosen_range, report_source
 from crosswalk.emu.cli.spaces import chosen_spaces
 from crosswalk.emu.report.changes import (
     SIGNS,
+    ChangeColumn,
     ChangeForm,
     Totals,
     change_heading,
@@ -259,30 +260,38 @@ class _Listing:
 
         Of physical ranges there is no `context`, and they have no names.
         """
-        shown = not root
+        title = f"root {', '.join(root.values())}:" if root else ""
         for block in blocks:
             self.totals.add(block)
             rows = block.take(np.flatnonzero(block.kind < Change.RESIZED))
             rows = rows.take(slice(self._take(len(rows))))
-            if not len(rows):
-                continue
-            columns = [] if context is None else name_cells(rows, context, self.names)
-            if self._json:
-                for record in change_records(rows, self.form, columns):
-                    emit({**root, **record})
-                continue
-            if not self._headed:
-                print(styled(change_heading(columns), "bold"))
-                self._headed = True
-            if not shown:
-                print(f"root {', '.join(root.values())}:")
-                shown = True
-            _print(change_lines(rows, self.form, columns))
+            if len(rows):
+                columns = [] if context is None else name_cells(rows, context, self.names)
+                self._list(rows, columns, root, title)
+                title = ""
+            self._require_more()
+
+    def _list(
+        self, rows: Changes, columns: list[ChangeColumn], root: dict[str, Any], title: str
+    ) -> None:
+        """Print rows: a line for each, or a record with what is in `root`."""
+        if self._json:
+            for record in change_records(rows, self.form, columns):
+                emit({**root, **record})
+            return
+        if not self._headed:
+            print(styled(change_heading(columns), "bold"))
+            self._headed = True
+        if title:
+            print(title)
+        _print(change_lines(rows, self.form, columns))
 
     def add_root(self, change: str, root: dict[str, Any], count: int) -> None:
         """Print that one side has a root which the other hasn't."""
         self.totals.roots += 1
-        if not self._take(1):
+        taken = self._take(1)
+        self._require_more()
+        if not taken:
             return
         if self._json:
             emit({"change": change, **root, "mappings": count})
@@ -291,13 +300,16 @@ class _Listing:
             _print([f"{SIGNS[change]} root {', '.join(root.values())}: {mapped}"])
 
     def _take(self, count: int) -> int:
-        """Return how many of so many lines may be printed; `LimitExceeded` where none was given."""
+        """Return how many of so many lines may be printed."""
         taken = min(count, self._left)
         self._left -= taken
         self.more |= taken < count
+        return taken
+
+    def _require_more(self) -> None:
+        """Raise `LimitExceeded` where there are too many lines, and no limit was given."""
         if self.more and not self._limited:
             raise LimitExceeded(f"stopped after {_LIMIT:,} lines; --limit N prints so many")
-        return taken
 
 
 _STYLES = {"+": "green", "-": "red", "~": "yellow"}

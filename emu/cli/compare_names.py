@@ -31,7 +31,7 @@ def name_cells(
     both = {each.key: each for each in (*after, *before)}
     ranges = Ranges(
         *(rows.va, rows.old_pa, rows.size, rows.old_flags, rows.old_rights),
-        *(np.ones(len(rows), np.uint64), rows.old_shift, np.zeros(len(rows), np.uint64)),
+        *(rows.count, rows.old_shift, rows.stride),
     )
     found = []
     for key, column in both.items():

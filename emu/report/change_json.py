@@ -32,8 +32,9 @@ class PlaceJson(Document, frozen=True, kw_only=True):
 class ChangeJson(Document, frozen=True, kw_only=True):
     """A range of linear addresses, and what it was mapped to and is.
 
-    `before` or `after` is null where nothing is mapped. With --roots the root of the address space
-    is named, and with --symbols the region and the symbol.
+    `before` or `after` is null where nothing is mapped. With `stride` it is so many `pieces` of the
+    range, one every so many bytes, each mapped to the same frames. With --roots the root of the
+    address space is named, and with --symbols the region and the symbol.
     """
 
     root: Hex64 | UnsetType = UNSET
@@ -41,6 +42,8 @@ class ChangeJson(Document, frozen=True, kw_only=True):
     change: Kind
     va: Hex64
     size: Size
+    pieces: Size | UnsetType = UNSET
+    stride: Size | UnsetType = UNSET
     before: PlaceJson | None
     after: PlaceJson | None
     differs: list[Literal["frame", "rights", "flags", "size"]]

@@ -69,7 +69,7 @@ class Totals:
         for kind in Change:
             some = rows.kind == kind
             self.ranges[kind] += int(some.sum())
-            self.bytes[kind] += int(rows.size[some].sum(dtype=np.uint64))
+            self.bytes[kind] += int((rows.piece * rows.count)[some].sum(dtype=np.uint64))
         changed = rows.aspects[rows.kind == Change.CHANGED]
         for aspect in Aspect:
             self.aspects[aspect] += int((changed & aspect != 0).sum())
@@ -122,6 +122,14 @@ class _Place(NamedTuple):
     shift: int
 
 
+class _Repeats(NamedTuple):
+    """Pieces of a range that are mapped alike: how many, bytes of each, from one to the next."""
+
+    pieces: int
+    piece: int
+    stride: int
+
+
 # Of a million lines, few have flags or rights that others haven't.
 @lru_cache(1 << 12)
 def _names(shift: int, flags: int) -> str:
@@ -144,25 +152,31 @@ def change_lines(
     rows: Changes, form: ChangeForm, columns: Sequence[ChangeColumn] = ()
 ) -> Iterator[str]:
     """Yield a line for each row, with the cells of extra columns."""
-    for row, (kind, va, size, aspects, old, new) in enumerate(_each(rows)):
+    for row, (kind, va, size, aspects, old, new, repeats) in enumerate(_each(rows)):
         place = old if new is None else new
         if place is None:
             raise AssertionError(kind)
-        text = _line(va, size, place, form)
+        text = _line(va, size, place, form, repeats)
         if columns:
             extra = [f"{each.texts[row] or '':<{each.width}}" for each in columns]
             text = "  ".join([f"{text:<{_WIDTH}}", *extra])
-        was = "" if old is None or new is None else f"; was {_was(old, new, aspects, form)}"
-        yield f"{_SIGNS[kind]} {text.rstrip()}{was}"
+        parts = [text.rstrip()]
+        if repeats is not None:
+            count, piece, stride = repeats
+            parts.append(f"{count:,} × {size_text(piece)}, every {size_text(stride)}")
+        if old is not None and new is not None:
+            parts.append(f"was {_was(old, new, aspects, form)}")
+        yield f"{_SIGNS[kind]} {'; '.join(parts)}"
 
 
-def _line(va: int, size: int, place: _Place, form: ChangeForm) -> str:
+def _line(va: int, size: int, place: _Place, form: ChangeForm, repeats: _Repeats | None) -> str:
     rights = _RIGHTS_TEXTS[place.rights]
     if form.frames:
         return f"{va:013x}-{va + size - 1:013x} {size_text(size):>12} {rights}"
     pa = f"{place.pa:013x}" if form.counted & Aspect.FRAME else f"{'-':>13}"
     names = _names(place.shift, place.flags)
-    return f"{va:016x}-{va + size - 1:016x} {pa} {size_text(size):>12} {rights}  {names}"
+    mapped = size_text(size if repeats is None else repeats.pieces * repeats.piece)
+    return f"{va:016x}-{va + size - 1:016x} {pa} {mapped:>12} {rights}  {names}"
 
 
 def _was(old: _Place, new: _Place, aspects: int, form: ChangeForm) -> str:
@@ -196,11 +210,12 @@ def change_records(
     rows: Changes, form: ChangeForm, columns: Sequence[ChangeColumn] = ()
 ) -> Iterator[dict[str, Any]]:
     """Yield a record for each row, with the values of extra columns, null for none."""
-    for row, (kind, va, size, aspects, old, new) in enumerate(_each(rows)):
+    for row, (kind, va, size, aspects, old, new, repeats) in enumerate(_each(rows)):
         yield {
             "change": _NAMES[kind],
             "pa" if form.frames else "va": hex(va),
             "size": size,
+            **({} if repeats is None else {"pieces": repeats.pieces, "stride": repeats.stride}),
             "before": _record(old, form),
             "after": _record(new, form),
             "differs": [name for each, name in _ASPECTS.items() if aspects & each],
@@ -224,8 +239,8 @@ def _record(place: _Place | None, form: ChangeForm) -> dict[str, Any] | None:
 
 def _each(
     rows: Changes,
-) -> Iterator[tuple[int, int, int, int, _Place | None, _Place | None]]:
-    """Yield kind, first address, size in bytes, aspects, and what is there before and after."""
+) -> Iterator[tuple[int, int, int, int, _Place | None, _Place | None, _Repeats | None]]:
+    """Yield kind, first address, size in bytes, aspects, what was there and is, and repeats."""
     columns = (
         getattr(rows, f"{side}_{name}").tolist()
         for side in ("old", "new")
@@ -234,10 +249,12 @@ def _each(
     old_pa, old_flags, old_rights, old_shift, new_pa, new_flags, new_rights, new_shift = columns
     old = map(_Place, old_pa, old_flags, old_rights, old_shift)
     new = map(_Place, new_pa, new_flags, new_rights, new_shift)
+    repeats = map(_Repeats, rows.count.tolist(), rows.piece.tolist(), rows.stride.tolist())
     first = (each.tolist() for each in (rows.kind, rows.va, rows.size, rows.aspects))
-    for kind, va, size, aspects, was, now in zip(*first, old, new, strict=True):
+    for kind, va, size, aspects, was, now, again in zip(*first, old, new, repeats, strict=True):
         yield (
             *(kind, va, size, aspects),
             None if kind == Change.ADDED else was,
             None if kind == Change.REMOVED else now,
+            again if again.stride else None,
         )

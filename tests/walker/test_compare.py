@@ -1,7 +1,7 @@
 """Two address spaces compared in bulk, held to a comparison page by page in dictionaries."""
 
 import dataclasses
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -35,6 +35,8 @@ IGNORED = int(A)
 def spaces(draw):
     """Disjoint pages in address order: large ones, and a few small ones in other places."""
     found = []
+    # Often all pages are of one frame.
+    moving = draw(st.booleans())
     for place in PLACES:
         base = draw(st.sampled_from([0x40000000, 0x40000000 + place % (8 * MIB2), MIB2]))
         if draw(st.booleans()):
@@ -42,7 +44,7 @@ def spaces(draw):
             continue
         for at in sorted(draw(st.sets(st.sampled_from([0, 1, 2, 3, 510, 511]), max_size=4))):
             offset = at * KIB4
-            found.append(_page(draw, place + offset, base + offset, KIB4))
+            found.append(_page(draw, place + offset, base + offset * moving, KIB4))
     return found
 
 
@@ -100,13 +102,15 @@ def units(blocks):
     for rows in blocks:
         assert len(rows)
         values = [getattr(rows, field.name).tolist() for field in dataclasses.fields(rows)]
-        for va, size, kind, aspects, *sides in zip(*values, strict=True):
-            for at in range(0, size, KIB4):
+        for va, size, kind, aspects, *sides, count, stride in zip(*values, strict=True):
+            piece = size - (count - 1) * stride
+            assert (count > 2) == (stride > 0)
+            for first, at in product(range(count), range(0, piece, KIB4)):
                 was, now = (
                     (pa + at, Rights(rights), 1 << shift) if shift else None
                     for pa, _, rights, shift in (sides[:4], sides[4:])
                 )
-                yield va + at, kind, aspects, was, now
+                yield va + first * stride + at, kind, aspects, was, now
 
 
 def expected(found):
@@ -154,10 +158,47 @@ def require_equal(before, after, counted, cuts=((), ())):
         [(*it[:3], *(None if side is None else keep(side) for side in it[3:])) for it in found]
         for found in (units(changes), expected(wanted))
     )
-    assert hoped == shown
-    edges = [b[0] for a, b in pairwise(wanted) if apart(a, b, counted)]
-    begun = [va for rows in changes for va in rows.va.tolist()]
-    assert [wanted[0][0], *edges] == begun if wanted else not begun
+    assert hoped == sorted(shown, key=lambda it: it[0])
+    assert listed(wanted, counted) == [
+        row
+        for rows in changes
+        for row in zip(rows.va.tolist(), rows.size.tolist(), rows.count.tolist(), strict=True)
+    ]
+
+
+def listed(wanted, counted):
+    """Where ranges begin, their sizes and pieces: neighbours in one, and then three at least."""
+    cuts = [0, *(at for at, pair in enumerate(pairwise(wanted), 1) if apart(*pair, counted))]
+    ranges = [wanted[a:b] for a, b in pairwise([*cuts, len(wanted)]) if b > a]
+    found = []
+    while ranges:
+        count = run_of(ranges, counted)
+        first, last = ranges[0][0][0], ranges[count - 1][-1][0] + KIB4
+        found.append((first, last - first, count))
+        ranges = ranges[count:]
+    return found
+
+
+def run_of(ranges, counted):
+    """How many of the first ranges are repeats at equal distances: 1, or 3 and more."""
+    for count, pair in enumerate(pairwise(ranges[1:]), 2):
+        one, other = pair
+        distances = {b[0][0] - a[0][0] for a, b in pairwise(ranges[: count + 1])}
+        alike = all(same_kind(ranges[0], each, counted) for each in (one, other))
+        if not alike or len(distances) > 1:
+            return count if count > 2 else 1
+    return len(ranges) if len(ranges) > 2 else 1
+
+
+def same_kind(one, other, counted):
+    """Whether two ranges are alike but for their addresses."""
+
+    def key(each):
+        first = each[0]
+        sides = [it and (it[1:], it[0] * bool(counted & Aspect.FRAME)) for it in first[3:]]
+        return len(each), first[1:3], sides
+
+    return key(one) == key(other)
 
 
 def _middle(pages):
@@ -209,6 +250,24 @@ def test_one_page_of_them_with_other_rights_is_a_change_of_its_own():
     assert Aspect.RIGHTS | Aspect.FLAGS == rows.aspects[1]
     assert [MIB2, MIB2 + 7 * KIB4, MIB2 + 8 * KIB4] == rows.va.tolist()
     assert [MIB2, MIB2 + 7 * KIB4, MIB2 + 8 * KIB4] == rows.old_pa.tolist()
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (2, 3), (1, 2, 3, 4, 5), (4,), (5,)])
+def test_mappings_of_one_frame_at_equal_distances_are_one_range(cuts):
+    aliases = [Mapping(at * 16 * KIB4, MIB2, KIB4, 1, P, Rights(1)) for at in range(6)]
+    rows = Changes.join(compare_pages(columns([]), columns(aliases, cuts)))
+    assert [(0, 81 * KIB4, 6, 16 * KIB4, KIB4)] == [
+        *zip(rows.va, rows.size, rows.count, rows.stride, rows.piece, strict=True)
+    ]
+    moved = [*aliases[:5], dataclasses.replace(aliases[5], pa=0)]
+    rows = Changes.join(compare_pages(columns([]), columns(moved, cuts)))
+    assert [5, 1] == rows.count.tolist()
+    rows = Changes.join(
+        compare_pages(
+            columns([]), columns(aliases, cuts), region=lambda va: va.view(np.int64) >> 18
+        )
+    )
+    assert [4, 1, 1] == rows.count.tolist()
 
 
 def test_windows_are_laid_over_each_other():

@@ -6,6 +6,7 @@ from crosswalk.emu.report.changes import (
     Totals,
     change_heading,
     change_lines,
+    change_records,
 )
 from crosswalk.walker.compare import Aspect, Change, Changes, compare_pages
 from crosswalk.walker.pages import Mapping, pages_of
@@ -61,3 +62,15 @@ def test_totals_count_ranges_and_bytes_of_each_kind_and_what_differs():
     } == totals.record()
     assert 3 == totals.differences
     assert {each.name.lower() for each in Change} < totals.record().keys()
+
+
+def test_repeats_are_one_line_with_how_many_there_are_and_how_far_apart():
+    aliases = [Mapping(at * 16 * KIB4, 0x5000, KIB4, 1, P | XD, Rights(1)) for at in range(8)]
+    rows = changes([], aliases)
+    (line,) = change_lines(rows, ChangeForm())
+    assert line.endswith("       32 KiB r-- ---  XD; 8 × 4 KiB, every 64 KiB")
+    (record,) = change_records(rows, ChangeForm())
+    assert (8, 1 << 16, 113 * KIB4) == tuple(record[k] for k in ("pieces", "stride", "size"))
+    totals = Totals()
+    totals.add(rows)
+    assert {"ranges": 1, "bytes": 8 * KIB4} == totals.record()["added"]
