@@ -171,7 +171,7 @@ class _Judge:
 
     def _mapped(self, sentence: Sentence, claim: Mapped) -> Judged:
         spans = self._spans(claim.targets)
-        holes = (self._search.hole(_rounded(span)) for span in spans)
+        holes = (self._search.hole(span) for span in spans)
         hole = next((each for each in holes if each is not None), None)
         if hole is None:
             return self._holds(sentence)
@@ -183,14 +183,14 @@ class _Judge:
     def _surrounded(self, sentence: Sentence, claim: Surrounded) -> Judged:
         self._require_mapped(claim.targets)
         around = []
-        for target in claim.targets:
-            for start, end in map(_rounded, self._found(target)):
-                around += [(max(start - _PAGE, 0), start), (end, min(end + _PAGE, TOP))]
-        return self._without(sentence, _merged(around), EVERYTHING)
+        for start, end in (span for target in claim.targets for span in self._found(target)):
+            first, last = start & -_PAGE, -(-end // _PAGE) * _PAGE
+            around += [(max(first - _PAGE, 0), first), (last, min(last + _PAGE, TOP))]
+        return self._without(sentence, _pages(around), EVERYTHING)
 
     def _only(self, sentence: Sentence, claim: Only) -> Judged:
         self._require_mapped(claim.targets)
-        inside = _merged(map(_rounded, self._spans(claim.targets)))
+        inside = self._spans(claim.targets)
         edges = [0, *(edge for span in inside for edge in span), TOP]
         others = [(lo, hi) for lo, hi in zip(edges[::2], edges[1::2], strict=True) if lo < hi]
         return self._without(sentence, others, _rule(claim.ability, claim.privilege))
@@ -268,7 +268,7 @@ class _Judge:
         count = int(size.sum()) // FRAME
         what = "table" if isinstance(claim, TablesNever) else "frame"
         reason = f"{count:,} {what}{'' if count == 1 else 's'}, the first at {int(start[0]):#x}"
-        found = _distinct(self._mappings_of(start.tolist(), size.tolist(), claim))
+        found = self._mappings_of(start.tolist(), size.tolist(), claim)
         evidence, more = self._shown(found)
         return Judged(sentence, Outcome.BROKEN, reason, None, evidence, more)
 
@@ -284,15 +284,17 @@ class _Judge:
             for start, size in zip(starts, sizes, strict=True)
             for half in halves
         ]
+        seen: set[tuple[int, int]] = set()
+        most = _MANY if self._every else _FEW
+        # Of each half of WX as many.
+        shown = None if self._every or len(halves) == 1 else SHOWN // 2
         for at in range(0, len(queries), MAX_QUERIES):
             some = queries[at : at + MAX_QUERIES]
             # As of several address spaces, so that each mapping says whose it is.
             finder = Aliases(self._subject.memory, self._contexts, some)
             for number in range(len(some)):
-                # Of each half of WX as many.
-                most = _MANY if self._every else _FEW
-                shown = None if self._every or len(halves) == 1 else SHOWN // 2
-                yield from islice(_folded_aliases(islice(finder.find_once(number), most)), shown)
+                fresh = _fresh(finder.find_once(number), seen, most)
+                yield from islice(_folded_aliases(fresh), shown)
 
     def _unchanged(self, sentence: Sentence, claim: Unchanged) -> Judged:
         before = self._subject.earlier.get(claim.point)
@@ -342,26 +344,19 @@ class _Judge:
         return [(each.start, each.end) for each in found if each.start < each.end]
 
     def _spans(self, targets: Targets) -> list[Span]:
-        """Return the ranges that targets name, in order and without overlaps."""
-        return _merged(span for target in targets for span in self._found(target))
+        """Return the ranges that targets name as whole pages, in order and without overlaps.
+
+        What touches one touches the other, as no page is smaller.
+        """
+        return _pages(span for target in targets for span in self._found(target))
 
     def _require_mapped(self, targets: Targets) -> None:
         """Raise `_Unsaid` where nothing is mapped in one of the targets."""
         for target in targets:
-            spans = _merged(self._found(target))
+            spans = _pages(self._found(target))
             if not self._search.any(spans):
                 lacking = self._lacking(spans)
                 raise _Unsaid(lacking or f"nothing is mapped in {one_line(target.text)}")
-
-
-def _distinct(found: Iterator[Evidence]) -> Iterator[Evidence]:
-    """Yield evidence, each once: a mapping may both write and execute a frame."""
-    seen = set()
-    for each in found:
-        key = each.context.root, each.range.va, each.range.size
-        if key not in seen:
-            seen.add(key)
-            yield each
 
 
 def _rule(ability: Ability, privilege: Privilege | None) -> Rule:
@@ -373,17 +368,11 @@ def _bits(ability: Ability, privilege: Privilege | None) -> Rights:
     return Rights(sum(1 << at for at in range(6) if ability.met_by(Rights(1 << at), privilege)))
 
 
-def _rounded(span: Span) -> Span:
-    """Return the range of whole pages of 4 KiB around a range."""
-    return span[0] & -_PAGE, -(-span[1] // _PAGE) * _PAGE
-
-
-def _merged(spans: Iterable[Span]) -> list[Span]:
-    """Return ranges in order, those that touch each other as one, empty ones left out."""
+def _pages(spans: Iterable[Span]) -> list[Span]:
+    """Return ranges as whole pages in order, those that touch each other as one."""
     found: list[Span] = []
-    for start, end in sorted(spans):
-        if start >= end:
-            continue
+    rounded = ((lo & -_PAGE, -(-hi // _PAGE) * _PAGE) for lo, hi in spans if lo < hi)
+    for start, end in sorted(rounded):
         if found and start <= found[-1][1]:
             found[-1] = found[-1][0], max(found[-1][1], end)
         else:
@@ -424,9 +413,20 @@ def _limited(found: Iterator[Found], most: int) -> Iterator[Found]:
             return
 
 
-def _folded_aliases(found: Iterator[Mapping]) -> Iterator[Evidence]:
+def _fresh(
+    found: Iterator[Mapping], seen: set[tuple[int, int]], most: int
+) -> Iterator[RootedMapping]:
+    """Yield mappings that weren't seen, until `most` were: a page may hold several frames."""
+    for each in found:
+        if len(seen) >= most:
+            return
+        if isinstance(each, RootedMapping) and (each.context.root, each.va) not in seen:
+            seen.add((each.context.root, each.va))
+            yield each
+
+
+def _folded_aliases(found: Iterator[RootedMapping]) -> Iterator[Evidence]:
     """Yield mappings of several address spaces folded to ranges."""
-    rooted = (each for each in found if isinstance(each, RootedMapping))
-    for (context, roots), run in groupby(rooted, lambda each: (each.context, each.roots)):
+    for (context, roots), run in groupby(found, lambda each: (each.context, each.roots)):
         for ranges in coalesce_pages(pages_of(run), repeats=True):
             yield from (Evidence(context, roots, each) for each in ranges)

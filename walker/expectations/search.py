@@ -7,7 +7,7 @@ the distinct tables, however many mappings they make.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -142,6 +142,8 @@ class _Group:
             _Table(self._top.number, key, 0) for key in keys_of(root_tables(space.roots)).tolist()
         ]
         self._bits = self._gathered()
+        # The upper tables on the way to one range are those on the way to the next.
+        self._alone = lru_cache(maxsize=64)(self._expanded_alone)
         self._counts: dict[int, dict[int, U64]] = {}
 
     @cached_property
@@ -287,6 +289,9 @@ class _Group:
     def _expanded(self, level: int, keys: U64) -> Expanded:
         return expand_states(self._memory, self._context, level, keys)
 
+    def _expanded_alone(self, level: int, key: int) -> Expanded:
+        return self._expanded(level, np.array([key], np.uint64))
+
     def _place(self, level: int, keys: U64) -> NDArray[np.intp]:
         return np.searchsorted(self._keys[level], keys)
 
@@ -303,7 +308,7 @@ class _Group:
         self, table: _Table, lo: int, hi: int, slots: NDArray[np.uint32] | None = None
     ) -> _Below:
         """Return what of a table is in [lo, hi), and in slots that aren't 0."""
-        held = self._expanded(table.level, np.array([table.key], np.uint64))
+        held = self._alone(table.level, table.key)
         span = np.uint64(level_of(self._context, table.level).span)
         base, first, end = np.uint64(table.base), np.uint64(lo), np.uint64(hi)
         va = held.leaves.va + base
