@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.walker.chosen import Spans
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.frames import Frames
@@ -116,6 +117,7 @@ class _Group:
     ) -> None:
         self.space = space
         self._memory, self._context, self._queries = memory, space.context, queries
+        self._asked = Spans.of((each.pa, each.pa + each.size) for each in queries)
         self._several = len(space.roots) > 1
         self._rights = rights_table(space.context)
         self._top = level_of(space.context, space.context.levels)
@@ -164,11 +166,17 @@ class _Group:
             if slots is not None:
                 bits[~slots[at + held.child_parent, self._slot(held.children.va)]] = 0
             np.bitwise_or.at(leading, at + held.child_parent, bits)
+            # What no query asks for is left out before each is looked at.
+            first = held.leaves.pa
+            near = np.flatnonzero(
+                self._asked.touched(first, first + (held.leaves.size - np.uint64(1)))
+            )
+            leaves, parent = held.leaves.take(near), at + held.leaf_parent[near]
             for number in range(len(self._queries)):
-                hit = self._hits(number, held.leaves)
+                hit = self._hits(number, leaves)
                 if slots is not None:
-                    hit &= slots[at + held.leaf_parent, self._slot(held.leaves.va)]
-                leading[at + held.leaf_parent[hit]] |= np.uint64(1 << number)
+                    hit &= slots[parent, self._slot(leaves.va)]
+                leading[parent[hit]] |= np.uint64(1 << number)
         return leading
 
     def _slot(self, va: U64) -> NDArray[np.intp]:
