@@ -15,14 +15,6 @@ from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli import expecting
 from crosswalk.emu.cli.check_pieces import check_in_pieces
 from crosswalk.emu.cli.check_spaces import check_spaces
-from crosswalk.emu.cli.expecting import (
-    chosen_sentences,
-    joint_status,
-    judged,
-    judged_machine,
-    names_for,
-    speaks_of_all,
-)
 from crosswalk.emu.cli.followed import Followed, follow
 from crosswalk.emu.cli.names import address_text, chosen_names, guest_names
 from crosswalk.emu.cli.output import (
@@ -127,7 +119,7 @@ class _Result:
 
 def run_guest(options: argparse.Namespace) -> int:
     """Boot the built-in guest, check it, and return the exit status."""
-    sentences = chosen_sentences(options)
+    sentences = expecting.chosen_sentences(options)
     image = build_image(GUESTS[options.paging])
     booted = boot(image)
     memory, context = booted.memory, booted.context
@@ -142,15 +134,15 @@ def run_guest(options: argparse.Namespace) -> int:
     extent = machine_extent(image.name, memory, context)
     parts = [(context, verdict)]
     spaces = machine_spaces(image.name, memory, context)
-    expected = judged_machine(options, sentences, spaces, guest_names(spaces))
+    expected = expecting.judged_machine(options, sentences, spaces, guest_names(spaces))
     result = _Result(verdict, extent, parts, intended, expected=expected)
     return _report(options, memory, result)
 
 
 def run_check(options: argparse.Namespace) -> int:
     """Check SOURCE, report the verdict, and return the exit status."""
-    sentences = chosen_sentences(options)
-    spaces = chosen_spaces(options, count=speaks_of_all(sentences))
+    sentences = expecting.chosen_sentences(options)
+    spaces = chosen_spaces(options, count=expecting.speaks_of_all(sentences))
     source = spaces.source
     between = chosen_range(options)
     if options.walker is not None and len(spaces.contexts) > 1:
@@ -161,9 +153,9 @@ def run_check(options: argparse.Namespace) -> int:
     extent = _extent(options, followed, between)
     expected = []
     if sentences:
-        called = names_for(options, spaces, sentences, names)
+        called = expecting.names_for(options, spaces, sentences, names)
         every, partial = options.verbose, options.partial
-        expected = judged(followed, sentences, called, partial=partial, every=every)
+        expected = expecting.judged(followed, sentences, called, partial=partial, every=every)
     if options.walker is not None:
         # Of all that this needs, other checks need nothing.
         from crosswalk.emu.cli.check_walker import ask_walker  # noqa: PLC0415
@@ -314,7 +306,7 @@ def with_expectations(word: Conclusion, results: Sequence[ExpectationResult]) ->
     """Return the last word of a check that also judged expectations."""
     if not results:
         return word
-    status = joint_status(word.status, expectations_status(results))
+    status = expecting.joint_status(word.status, expectations_status(results))
     return replace(word, status=status, text=f"{word.text}; {expectations_text(results)}")
 
 

@@ -51,6 +51,7 @@ __all__ = [
     "names_for_new",
     "record",
     "report",
+    "report_beside",
     "run_expected",
     "speaks_of_all",
     "write_reports",
@@ -244,6 +245,16 @@ def report(
         show(line)
     write_reports(options, results)
     return expectations_status(results)
+
+
+def report_beside(
+    options: argparse.Namespace, results: Sequence[Result], show: Callable[[str], None]
+) -> int:
+    """Do the same beside an answer that says nothing of them: with a line about all of them."""
+    status = report(options, results, show)
+    if results:
+        show(f"expectations: {expectations_text(results)}")
+    return status
 
 
 def write_reports(options: argparse.Namespace, results: Sequence[Result]) -> None:

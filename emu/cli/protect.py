@@ -11,7 +11,7 @@ from crosswalk.emu.cli.expecting import (
     joint_status,
     judged,
     names_for,
-    report,
+    report_beside,
 )
 from crosswalk.emu.cli.expecting import record as expectations_record
 from crosswalk.emu.cli.followed import follow
@@ -88,7 +88,7 @@ def _protect_source(options: argparse.Namespace) -> int:
             followed.nothing_found(options)
         write = _write_document if options.format == "json" else _write_pages
         write(options, frames, memory, kind)
-        return joint_status(1 if violated else 0, report(options, expected, remark))
+        return joint_status(1 if violated else 0, report_beside(options, expected, remark))
     summary = summarise(memory, spaces.walked, frames, kind)
     if options.json:
         record = protection_summary_record(summary, time.perf_counter() - started)
@@ -101,8 +101,8 @@ def _protect_source(options: argparse.Namespace) -> int:
         others = [followed.assumption(frames), followed.more()]
         for line in summary_lines(summary, followed.no_frame(), [each for each in others if each]):
             print(line)
-    status = report(options, expected, remark if options.json else print)
-    # A frame that is broken comes before what can't be said.
+    status = report_beside(options, expected, remark if options.json else print)
+    # What is broken comes before what can't be said.
     return 1 if violated or status == 1 else joint_status(followed.nothing_found(options), status)
 
 

@@ -11,7 +11,7 @@ from crosswalk.emu.cli.expecting import (
     joint_status,
     judged_machine,
     record,
-    report,
+    report_beside,
 )
 from crosswalk.emu.cli.names import guest_names
 from crosswalk.emu.cli.output import command_text, emit, remark
@@ -58,7 +58,7 @@ def protect_guest(options: argparse.Namespace) -> int:
     show = remark if options.json else print
     for wrong in scenario.wrong[:_SHOWN]:
         show(f"not as it should be: {wrong}")
-    return joint_status(1 if scenario.divergent else 0, report(options, expected, show))
+    return joint_status(1 if scenario.divergent else 0, report_beside(options, expected, show))
 
 
 def scenario_record(scenario: Scenario, seconds: float) -> dict[str, Any]:

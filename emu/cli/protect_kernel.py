@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from crosswalk.emu.cli.check import machine_spaces
-from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, record, report
+from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, record, report_beside
 from crosswalk.emu.cli.names import kernel_names
 from crosswalk.emu.cli.output import command_text, emit, remark
 from crosswalk.emu.cpu.ram import Ram
@@ -75,7 +75,8 @@ def protect_kernel(options: argparse.Namespace) -> int:
             names = kernel_names(spaces, None)
             found.extend(judged_machine(options, sentences, spaces, names, search=True))
 
-        return run_protected(rams[1], guest, protect_at, seconds, look), found
+        looking = look if sentences else None
+        return run_protected(rams[1], guest, protect_at, seconds, looking), found
 
     remark(f"{options.kernel}: {kernel.release or 'a kernel'}, {size >> 20} MiB")
     try:
@@ -115,7 +116,7 @@ def _report(
         for line in _lines(results, protect_at):
             print(line)
         print(f"reproduce: {command_text(options)}")
-    status = report(options, expected, remark if options.json else print)
+    status = report_beside(options, expected, remark if options.json else print)
     if failed or status == 1:
         return 1
     if _unwitnessed(results):
