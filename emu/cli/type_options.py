@@ -59,7 +59,7 @@ FRAME_TYPES = Group(
         option(
             "--types",
             action="store_true",
-            help="say as well which ranges are mapped with several memory types",
+            help="show the memory types of each range, and say which ranges have several",
         ),
         option(
             "--one-type",

@@ -1,13 +1,18 @@
 import csv
 import io
 import json
+from argparse import Namespace
 
 import pytest
 
+from crosswalk.emu.cli.memory_types import chosen_types
 from crosswalk.emu.cli.type_options import MEMORY_TYPES
+from crosswalk.walker import SparseWords
+from crosswalk.walker.formats import Registers, Source, SourceKind
+from crosswalk.walker.memory_types import RESET_PAT, Pat
 from crosswalk.walker.mtrrs import MemoryType
 from tests.emu.cli.running import refused
-from tests.tables import PCD, PS, PWT, USED, PageTables
+from tests.tables import PCD, PS, PWT, USED, PageTables, context
 
 CR3 = ("--cr3", "0x1000")
 LINUX = ("--pat", "0x0407050600070106")
@@ -47,6 +52,40 @@ def test_pat_after_reset_is_assumed_and_said_so(run, source, tmp_path):
     assert ["wb", "wt", "uc-", "uc"] == [kind for _, kind in types(ran)]
     assert ASSUMED in ran.err.splitlines()
     assert "pat = 0x0007040600070406" in json.loads((tmp_path / "summary").read_text())["assumed"]
+
+
+def source_with(**contents):
+    return Source(
+        name="dump",
+        kind=SourceKind.ELF,
+        memory=SparseWords([(0x1000, 0x1000)], {}),
+        context=context(),
+        assumed=("maxphyaddr = 52",),
+        **contents,
+    )
+
+
+@pytest.mark.parametrize(
+    ("pat", "contents", "expected", "assumed"),
+    [
+        (None, {"registers": Registers(pat=0x0606_0606_0606_0606)}, 0x0606_0606_0606_0606, ()),
+        (0x0406, {"registers": Registers(pat=0x0606_0606_0606_0606)}, 0x0406, ()),
+        (0x0406, {}, 0x0406, ()),
+        (None, {}, RESET_PAT, ("pat = 0x0007040600070406",)),
+    ],
+)
+def test_pat_is_the_options_before_the_sources_before_that_after_reset(
+    pat, contents, expected, assumed
+):
+    options = Namespace(pat=pat, mtrr=None)
+    types, found = chosen_types(options, source_with(**contents))
+    assert Pat(expected) == types.pat
+    assert ("maxphyaddr = 52", *assumed) == found.assumed
+
+
+def test_of_a_dump_of_linux_the_remark_names_linuxs_value(capsys):
+    chosen_types(Namespace(pat=None, mtrr=None), source_with(vmcoreinfo="OSRELEASE=6.1"))
+    assert f"{ASSUMED}; Linux 6.1 has 0x407050600070106: give --pat\n" in capsys.readouterr().err
 
 
 def test_walk_chooses_by_memory_type(run, source):
