@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from crosswalk.emu.cli.followed import Followed, follow, look, write_summary
-from crosswalk.emu.cli.listing_options import FILTERS, IN
+from crosswalk.emu.cli.listing_options import FILTERS, FORMATS, IN
 from crosswalk.emu.cli.names import chosen_names, known_regions
 from crosswalk.emu.cli.options import RANGE
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, remark
@@ -123,7 +123,7 @@ def run_expected(options: argparse.Namespace) -> int:
 
 def _require_no_listing(options: argparse.Namespace) -> None:
     """Raise `BadInput` where options ask for a listing, which --expect takes the place of."""
-    others = [*FILTERS.options, *RANGE, *IN]
+    others = [*FILTERS.options, *RANGE, *IN, *FORMATS.options]
     for each in others:
         if getattr(options, each.dest) not in (None, False, each.default):
             raise BadInput(f"--expect lists nothing: {each.names[0]} is for a listing")
