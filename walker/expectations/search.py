@@ -75,7 +75,7 @@ class Search:
 
     def outside(self, spans: Sequence[Span]) -> int | None:
         """Return an address in the ranges whose table isn't in memory, the first; None for none."""
-        found = (group.outside(span) for span in spans for group in self._groups)
+        found = (group.outside(spans) for group in self._groups)
         return next((each for each in found if each is not None), None)
 
     def frames(self, spans: Sequence[Span]) -> Frames:
@@ -156,39 +156,42 @@ class _Group:
     def find(self, spans: Sequence[Span], rule: Rule) -> Iterator[Found]:
         """Yield the mappings with such rights in the ranges."""
         bits = self._grants(rule)
-        for row, root in enumerate(self._roots):
-            if not self._below(root) & bits:
-                continue
-            after = 0
-            for lo, hi in self._indexed(spans):
-                for roots, leaves in self._down(root, lo, hi, after, bits, self._shared[row]):
-                    context = self._space.contexts[row]
-                    va = canonical(context, leaves.va)
-                    rights = leaves.rights(context)
-                    pages = Pages(va, leaves.pa, leaves.flags, rights, leaves.shift)
-                    yield Found(context, roots, pages)
-                after = hi
+        for row, lo, hi, after in self._asked(spans, bits):
+            slots, context = self._shared[row], self._space.contexts[row]
+            for roots, leaves in self._down(self._roots[row], lo, hi, after, bits, slots):
+                va, rights = canonical(context, leaves.va), leaves.rights(context)
+                pages = Pages(va, leaves.pa, leaves.flags, rights, leaves.shift)
+                yield Found(context, roots, pages)
 
     def count(self, spans: Sequence[Span], rule: Rule) -> int:
         """Return how many there are."""
         bits = self._grants(rule)
-        total = 0
+        return sum(
+            self._counted(self._roots[row], lo, hi, after, bits, self._shared[row])
+            for row, lo, hi, after in self._asked(spans, bits)
+        )
+
+    def _asked(self, spans: Sequence[Span], bits: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield what to look at: the row of a root, a range, and where the one before it ends.
+
+        Not where the root leads to no such grant, or has nothing there that none before it has.
+        """
+        indexed = self._indexed(spans)
         for row, root in enumerate(self._roots):
             if not self._below(root) & bits:
                 continue
             after = 0
-            for lo, hi in self._indexed(spans):
-                total += self._counted(root, lo, hi, after, bits, self._shared[row])
+            for lo, hi in indexed:
+                if self._shared[row, lo >> self._top.shift : (hi - 1 >> self._top.shift) + 1].any():
+                    yield row, lo, hi, after
                 after = hi
-        return total
 
-    def outside(self, span: Span) -> int | None:
-        """Return an address in the range whose table isn't in memory."""
-        for lo, hi in self._indexed([span]):
-            for root in self._roots:
-                found = self._outside(root, lo, hi)
-                if found is not None:
-                    return int(canonical(self._context, np.array([found], np.uint64))[0])
+    def outside(self, spans: Sequence[Span]) -> int | None:
+        """Return an address in the ranges whose table isn't in memory."""
+        for row, lo, hi, _ in self._asked(spans, _OUTSIDE):
+            found = self._outside(self._roots[row], lo, hi)
+            if found is not None:
+                return int(canonical(self._context, np.array([found], np.uint64))[0])
         return None
 
     def frames(self, spans: Sequence[Span]) -> U64:
@@ -198,9 +201,8 @@ class _Group:
         """
         whole: dict[int, list[U64]] = {level: [] for level in self._keys}
         cut = [np.zeros((2, 0), np.uint64)]
-        for lo, hi in self._indexed(spans):
-            for root in self._roots:
-                self._cut(root, lo, hi, whole, cut)
+        for row, lo, hi, _ in self._asked(spans, _OUTSIDE - 1):
+            self._cut(self._roots[row], lo, hi, whole, cut, self._shared[row])
         pages = [np.zeros(0, np.uint64)]
         for level in sorted(whole, reverse=True):
             keys = distinct(np.concatenate([np.zeros(0, np.uint64), *whole[level]]))
@@ -419,10 +421,16 @@ class _Group:
         return None
 
     def _cut(
-        self, table: _Table, lo: int, hi: int, whole: dict[int, list[U64]], cut: list[U64]
+        self,
+        table: _Table,
+        lo: int,
+        hi: int,
+        whole: dict[int, list[U64]],
+        cut: list[U64],
+        slots: NDArray[np.uint32] | None = None,
     ) -> None:
         """Take down what of a table is in [lo, hi): tables as a whole, and the frames of leaves."""
-        inside = self._within(table, lo, hi)
+        inside = self._within(table, lo, hi, slots)
         va, pa, size = inside.leaves.va, inside.leaves.pa, inside.leaves.size
         first = np.maximum(va, np.uint64(lo)) & ~_LOW
         last = np.minimum(va + size, np.uint64(hi)) + _LOW & ~_LOW
