@@ -290,7 +290,7 @@ def frame_columns(names: Names, spaces: Spaces) -> list[Column]:
     """Return the column of the regions that map physical ranges, where there are regions.
 
     All that are named but for the direct map, which maps all RAM: it is named where it is the only
-    one. `LimitExceeded` as `physical_names` raises it.
+    one.
     """
     if not len(names.regions):
         return []

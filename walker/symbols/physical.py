@@ -6,18 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.walker.errors import LimitExceeded
-from crosswalk.walker.leaves import walk_leaves
+from crosswalk.walker.blocks import BLOCK
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import level_of
+from crosswalk.walker.leaves import Tables, expand, root_tables
 from crosswalk.walker.memory import U64, PhysicalMemory
-from crosswalk.walker.spaces import Contexts, groups_of, shared_slots, slot_ranges
+from crosswalk.walker.spaces import Contexts, groups_of
 from crosswalk.walker.symbols.names import Names
 
-__all__ = ["MAX_NAMED", "PhysicalNames", "physical_names"]
+__all__ = ["PhysicalNames", "physical_names"]
 
-MAX_NAMED = 10_000_000
-"""The most mappings that are looked at, those that roots have by the same entry once."""
-
-_MERGED = 1 << 20
+_ONE = np.uint64(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,45 +50,62 @@ class PhysicalNames:
 def physical_names(memory: PhysicalMemory, contexts: Contexts, names: Names) -> PhysicalNames:
     """Return which physical addresses each region maps, in any of these address spaces.
 
-    A page belongs to the regions of its first and of its last byte. Raises `LimitExceeded` for
-    more than `MAX_NAMED` mappings: which region each is in does not follow from the tables alone.
+    Pages that touch a region count, whole. The cost is that of the distinct tables of each region,
+    however many mappings there are.
     """
-    held: dict[int, list[tuple[U64, U64]]] = {}
-    waiting = 0
-    for va, pa, size in _leaves(memory, contexts):
-        last = va + (size - np.uint64(1))
-        first_row, last_row = names.regions.rows_at(va), names.regions.rows_at(last)
-        for row in np.unique(np.concatenate([first_row, last_row])).tolist():
-            mine = (first_row == row) | (last_row == row)
-            if row >= 0:
-                held.setdefault(row, []).append((pa[mine], (pa + size)[mine]))
-        waiting += len(va)
-        if waiting > _MERGED:
-            held = {row: [_merged(parts)] for row, parts in held.items()}
-            waiting = 0
     by_name: dict[str, list[tuple[U64, U64]]] = {}
-    for row in sorted(held):
-        by_name.setdefault(names.regions.names.shown(row), []).extend(held[row])
+    columns = zip(names.regions.start.tolist(), names.regions.last.tolist(), strict=True)
+    for row, (first, last) in enumerate(columns):
+        parts = [
+            part
+            for group in groups_of(contexts)
+            for part in _mapped(memory, group.context, group.roots, first, last)
+        ]
+        if parts:
+            by_name.setdefault(names.regions.names.shown(row), []).append(_merged(parts))
     spans = [_merged(parts) for parts in by_name.values()]
     return PhysicalNames(
         tuple(by_name), tuple(start for start, _ in spans), tuple(end for _, end in spans)
     )
 
 
-def _leaves(memory: PhysicalMemory, contexts: Contexts) -> Iterator[tuple[U64, U64, U64]]:
-    """Yield va, pa and size of all leaves, once for roots that have them by the same entry."""
-    seen = 0
-    for group in groups_of(contexts):
-        for context, roots in zip(group.contexts, shared_slots(memory, group), strict=True):
-            for start, end in slot_ranges(context, roots != 0):
-                for leaves in walk_leaves(memory, context, start, end):
-                    seen += len(leaves)
-                    if seen > MAX_NAMED:
-                        raise LimitExceeded(
-                            f"more than {MAX_NAMED:,} mappings: frames are named by each of them; "
-                            "without --symbols they are listed"
-                        )
-                    yield leaves.va, leaves.pa, leaves.size
+def _mapped(
+    memory: PhysicalMemory, context: PagingContext, roots: U64, first: int, last: int
+) -> Iterator[tuple[U64, U64]]:
+    """Yield physical ranges, as start and end, that pages touching these linear addresses map.
+
+    Of address spaces that differ in their roots alone. Level by level: of tables that lie in the
+    region as a whole it doesn't matter where, and each counts once.
+    """
+    mask = (1 << context.va_bits) - 1 if context.mode.long else (1 << 32) - 1
+    low, high = np.uint64(first & mask), np.uint64(last & mask)
+    tables = root_tables(roots)
+    for level in range(context.levels, 0, -1):
+        below = [tables.take(slice(0))]
+        span = np.uint64(level_of(context, level).span)
+        for at in range(0, len(tables), BLOCK):
+            part = expand(memory, context, level, tables.take(slice(at, at + BLOCK)))
+            size = part.leaves.size
+            touch = (part.leaves.va <= high) & (part.leaves.va + (size - _ONE) >= low)
+            if touch.any():
+                start = part.leaves.pa[touch]
+                yield start, start + size[touch]
+            va = part.children.va
+            below.append(part.children.take((va <= high) & (va + (span - _ONE) >= low)))
+        tables = _distinct(Tables.join(below), low, high, span)
+
+
+def _distinct(tables: Tables, low: np.uint64, high: np.uint64, span: np.uint64) -> Tables:
+    """Return tables once each: those that lie in [low, high] by their frames, others by places."""
+    inside = (tables.va >= low) & (tables.va + (span - _ONE) <= high)
+    place = np.where(inside, np.uint64(0), tables.va)
+    order = np.lexsort((place, inside, tables.frame))
+    fresh = np.ones(len(order), np.bool_)
+    for column in (tables.frame, inside, place):
+        ordered = column[order]
+        fresh[1:] &= ordered[1:] == ordered[:-1]
+    fresh[1:] = ~fresh[1:]
+    return tables.take(order[fresh])
 
 
 def _merged(parts: list[tuple[U64, U64]]) -> tuple[U64, U64]:

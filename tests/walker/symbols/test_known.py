@@ -5,14 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.formats import open_source
 from crosswalk.walker.pages import pages
-from crosswalk.walker.symbols import NO_NAMES, Names, Span, SpanKind, Spans, physical
+from crosswalk.walker.symbols import NO_NAMES, Names, Span, SpanKind, Spans
 from crosswalk.walker.symbols.known import halves, known_names, vmcoreinfo_of
 from crosswalk.walker.symbols.physical import physical_names
 from crosswalk.walker.symbols.symbol_files import parse_symbols
-from tests.tables import PageTables, context
+from tests.tables import TOP, P, PageTables, context
 from tests.walker.symbols.small_linux import SmallLinux
 
 LINUX = Path(__file__).parents[2] / "cases" / "linux-6.1-4level.json"
@@ -122,8 +121,26 @@ def test_a_page_belongs_to_the_regions_of_both_its_ends():
     assert ("one", "other") == sets[codes[0]]
 
 
-def test_too_many_mappings_are_refused(monkeypatch):
-    monkeypatch.setattr(physical, "MAX_NAMED", 1)
-    tables = PageTables(4).map(0, 0x8000).map(0x1000, 0x9000)
-    with pytest.raises(LimitExceeded, match="frames are named by each of them"):
-        physical_names(tables.memory, tables_context(tables), named(("all", 0, 1 << 47)))
+def test_tables_that_are_used_again_and_again_count_once():
+    tables = PageTables(4).map(0, 0x8000)
+    # The one page table everywhere below the first PDPT, and that PDPT in 100 slots of the root.
+    for slot in range(512):
+        tables.entries[tables.entry_pa(0, 2) + 8 * slot] = tables.entries[tables.entry_pa(0, 2)]
+        tables.entries[tables.entry_pa(0, 3) + 8 * slot] = tables.entries[tables.entry_pa(0, 3)]
+    for slot in range(100):
+        tables.entries[tables.entry_pa(0, 4) + 8 * slot] = tables.entries[tables.entry_pa(0, 4)]
+    names = named(("first", 0, 0x1000), ("rest", 0x1000, 100 << 39))
+    found = physical_names(tables.memory, tables_context(tables), names)
+    codes, sets = found.sets(np.array([0x8000, 0x9000], np.uint64), np.full(2, 0x1000, np.uint64))
+    assert [("first", "rest"), ()] == [sets[code] for code in codes]
+
+
+def test_regions_of_the_upper_half_and_of_other_paging_modes_are_found():
+    tables = PageTables(5).map(0xFF11_0000_0000_0000, 0x8000).map(0xFFFF_FFFF_FFFF_F000, 0x9000)
+    names = named(("one", 0xFF11 << 48, 0xFF12 << 48), ("last", TOP - 0x1000, TOP))
+    found = physical_names(tables.memory, context(5, root=tables.root), names)
+    assert ("one", "last") == found.names
+    small = PageTables("PAE").map(0xC000_0000, 0x8000, P)
+    found = physical_names(small.memory, context("PAE"), named(("high", 0xC000_0000, 1 << 32)))
+    assert ("high",) == found.names
+    assert [0x8000] == found.start[0].tolist()
