@@ -37,8 +37,8 @@ from crosswalk.emu.cli.options import (
 )
 from crosswalk.emu.cli.search_commands import SEARCHING, WALKERS
 from crosswalk.emu.cli.type_options import (
+    CHOSEN_TYPES,
     FRAME_TYPES,
-    MAPPED_TYPES,
     SOFTWARE,
     TRANSLATED_TYPES,
     WALKED_TYPES,
@@ -344,7 +344,7 @@ _MAP = Command(
         ROOTS,
         FILTERS,
         NAMES,
-        MAPPED_TYPES,
+        CHOSEN_TYPES,
         option(
             "-o",
             "--output",

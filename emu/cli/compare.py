@@ -18,12 +18,14 @@ from crosswalk.emu.cli.compare_names import (
 from crosswalk.emu.cli.compare_options import COUNTING, OWN
 from crosswalk.emu.cli.followed import Followed, follow
 from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS, NAMES
+from crosswalk.emu.cli.memory_types import typed_spaces
 from crosswalk.emu.cli.names import chosen_names
 from crosswalk.emu.cli.options import RANGE, Option
 from crosswalk.emu.cli.output import emit, remark, styled
 from crosswalk.emu.cli.selection import Selection, chosen_frames, chosen_selection
 from crosswalk.emu.cli.sources import chosen_range, report_source
 from crosswalk.emu.cli.spaces import chosen_spaces
+from crosswalk.emu.cli.type_options import CHOSEN_TYPES
 from crosswalk.emu.report.changes import (
     SIGNS,
     ChangeColumn,
@@ -134,7 +136,9 @@ def _side(options: argparse.Namespace) -> _Side:
     if spaces.named:
         contexts = {(each.mode.value, each.root): each for each in spaces.contexts}
     names = NO_NAMES if options.frames else chosen_names(options, spaces)
-    return _Side(followed, contexts, chosen_selection(options, spaces, names), names)
+    _, types = typed_spaces(options, spaces)
+    selection = chosen_selection(options, spaces, names, types=types)
+    return _Side(followed, contexts, selection, names)
 
 
 def _of_b(options: argparse.Namespace) -> argparse.Namespace:
@@ -149,7 +153,8 @@ def _form(options: argparse.Namespace) -> ChangeForm:
     if options.frames:
         taken = {each.dest for each in FRAME_FILTERS.options}
         of_mappings = [each for each in FILTERS.options if each.dest not in taken]
-        _refuse(options, "--frames", (*of_mappings, *NAMES.options, *COUNTING, *RANGE))
+        others = (*NAMES.options, *CHOSEN_TYPES.options, *COUNTING, *RANGE)
+        _refuse(options, "--frames", (*of_mappings, *others))
     if options.by_name:
         _refuse(options, "--by-name", RANGE)
     counted = Aspect.RIGHTS if options.frames else COUNTED

@@ -20,6 +20,7 @@ from crosswalk.emu.cli.options import (
     output_file,
     source,
 )
+from crosswalk.emu.cli.type_options import CHOSEN_TYPES
 
 __all__ = ["COMPARE", "COUNTING", "IGNORABLE", "OWN"]
 
@@ -107,6 +108,7 @@ COMPARE = Command(
         *RANGE,
         NAMES,
         FILTERS,
+        CHOSEN_TYPES,
         Group(
             "what counts",
             (

@@ -55,7 +55,7 @@ def typed_spaces(options: argparse.Namespace, spaces: Spaces) -> tuple[Spaces, M
         return replace(spaces, source=source), types
     for name in ("pat", "mtrr"):
         if getattr(options, name) is not None:
-            raise BadInput(f"--{name} says nothing without --types")
+            raise BadInput(f"--{name} is about memory types, and no option asks for them")
     return spaces, None
 
 

@@ -3,8 +3,8 @@
 from crosswalk.emu.cli.options import Group, names_of, not_empty, number, option
 
 __all__ = [
+    "CHOSEN_TYPES",
     "FRAME_TYPES",
-    "MAPPED_TYPES",
     "MEMORY_TYPES",
     "SOFTWARE",
     "TRANSLATED_TYPES",
@@ -36,19 +36,20 @@ _MTRR = option(
     help="MTRRs: BASE:SIZE:TYPE or default:TYPE (repeatable), or @FILE of such lines, of "
     "/proc/mtrr, of Linux' boot log, or of MSRs, a number and a value a line",
 )
-MAPPED_TYPES = Group("memory types", (_PAT, _MTRR))
-"""Of what always shows them."""
+_MEMORY_TYPE = option(
+    "--memory-type",
+    metavar="LIST",
+    commas=True,
+    type=names_of(*MEMORY_TYPES),
+    help=f"only mappings of these memory types: some of {', '.join(MEMORY_TYPES)}",
+)
+CHOSEN_TYPES = Group("memory types", (_MEMORY_TYPE, _PAT, _MTRR))
+"""Of what has no column for them: it always shows them, or never."""
 WALKED_TYPES = Group(
     "memory types",
     (
         option("--types", action="store_true", help="show the memory type of each mapping"),
-        option(
-            "--memory-type",
-            metavar="LIST",
-            commas=True,
-            type=names_of(*MEMORY_TYPES),
-            help=f"only mappings of these memory types: some of {', '.join(MEMORY_TYPES)}",
-        ),
+        _MEMORY_TYPE,
         _PAT,
         _MTRR,
     ),

@@ -10,7 +10,7 @@ from crosswalk.emu.cli import compare
 from tests.emu.cli.conftest import small
 from tests.emu.cli.incomplete_images import OUTSIDE, clean, lacking
 from tests.emu.cli.running import refused
-from tests.tables import KIB4, OPEN, PS, PWT, RW, US, XD, A, D, G, P, PageTables
+from tests.tables import KIB4, OPEN, PCD, PS, PWT, RW, US, XD, A, D, G, P, PageTables
 from tests.walker.formats.stubs import Stub
 
 SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
@@ -178,6 +178,19 @@ def test_filters_and_a_range_apply_to_both_sides(compared):
     assert ["~ 0000000000401000-00000000005fffff"] == [line[:35] for line in lines]
 
 
+def test_mappings_of_a_memory_type_are_compared(compared):
+    sides = small(), changed(_400000=0x8000 | P | XD, _800000=0xD000 | OPEN | PCD)
+    assert 2 == len(compared(*sides).out.splitlines())
+    lines = compared(*sides, "--memory-type", "uc-").out.splitlines()
+    assert ["+ 0000000000800000-0000000000800fff"] == [line[:35] for line in lines]
+    assert 0 == compared(*sides, "--memory-type", "wc").status
+    # Field 2 is write-back there.
+    ran = compared(*sides, "--memory-type", "wb", "--pat", "0x60006")
+    assert ["~ 0000000000400000", "~ 0000000000800000"] == [
+        line[:18] for line in ran.out.splitlines()
+    ]
+
+
 def test_frames_compares_collective_rights(compared):
     ran = compared(small(), changed(**OTHER), "--frames")
     assert 1 == ran.status
@@ -197,7 +210,10 @@ def test_frames_compares_collective_rights(compared):
 
 @pytest.mark.parametrize(
     "option",
-    ["--accessed", "--page-sizes", "--ignore=g", "--level=1", "--user", "--start=0x1000"],
+    [
+        *("--accessed", "--page-sizes", "--ignore=g", "--level=1", "--user", "--start=0x1000"),
+        "--memory-type=uc",
+    ],
 )
 def test_frames_takes_nothing_that_says_what_counts_of_mappings(compared, option):
     name = option.partition("=")[0]

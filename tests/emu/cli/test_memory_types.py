@@ -193,8 +193,8 @@ def headings(ran):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("walk", "--pat", "0x7"), "--pat says nothing without --types"),
-        (("walk", *MTRRS), "--mtrr says nothing without --types"),
+        (("walk", "--pat", "0x7"), "--pat is about memory types, and no option asks for them"),
+        (("walk", *MTRRS), "--mtrr is about memory types, and no option asks for them"),
         (("walk", "--types", "--pat", "0x2"), "pat = 0x2 has 0x2 in field PA0, which is reserved"),
         (("walk", "--types", "--mtrr", "5"), "MTRR 5: is neither BASE:SIZE:TYPE nor default:TYPE"),
         (("walk", "--types", "--mtrr", "@nowhere"), "nowhere: no such file or directory"),
