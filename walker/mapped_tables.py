@@ -82,7 +82,7 @@ def mapped_tables(
     first = np.flatnonzero(fresh)
     kept = found.take(first)
     bits = np.uint8(1) << found.level
-    levels = np.bitwise_or.reduceat(bits, first) if len(first) else bits
+    levels = np.bitwise_or.reduceat(bits, first)
     return MappedTables(kept.pa, levels, kept.va, kept.size, frames.rights_at(kept.pa))
 
 
