@@ -10,6 +10,7 @@ from tests.tables import KIB4, MIB2, OPEN, PCD, PS, PWT, USED, PageTables, conte
 
 LINUX = MemoryTypes(Pat(0x0407_0506_0007_0106))  # WB, WC, UC-, UC, WB, WP, UC-, WT
 PCIDE = 1 << 17
+WC = MemoryType.WC
 
 
 def types_of(paging, tables, va=0, types=LINUX):
@@ -60,6 +61,14 @@ def test_mtrrs_apply_to_tables_and_pages_by_where_these_lie():
     )
     types = MemoryTypes(Pat(), Mtrrs(default=MemoryType.WB, variable=ranges))
     assert (["WB", "UC", "WB"], "MIXED") == types_of(context(), tables, types=types)
+
+
+def test_what_lies_behind_a_page_is_none_of_it():
+    tables = PageTables().map(0, MIB2, USED | PS, level=2).map(MIB2, 0x5000)
+    ranges = (VariableRange(2 * MIB2, KIB4, MemoryType.UC), VariableRange(0x6000, KIB4, WC))
+    types = MemoryTypes(Pat(), Mtrrs(default=MemoryType.WB, variable=ranges))
+    assert "WB" == types_of(context(), tables, types=types)[1]
+    assert "WB" == types_of(context(), tables, MIB2, types=types)[1]
 
 
 def test_a_walk_without_a_page_has_types_of_its_entries_alone():

@@ -45,6 +45,15 @@ def test_ranges_and_a_default_are_given_one_by_one():
     assert expected == mtrrs_from(["3G:0x4000_0000".replace("_", "") + ":uncachable", "default:WB"])
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4096", 1 << 12), ("8k", 1 << 13), ("2M", 1 << 21), ("1G", 1 << 30), ("1T", 1 << 40)],
+)
+def test_sizes_have_units_of_powers_of_1024(text, size):
+    found = mtrrs_from(["default:uc", f"0:{text}:write-through"])
+    assert (VariableRange(0, size, WT),) == found.variable
+
+
 def test_proc_mtrr_has_the_ranges_and_the_default_is_given_beside_it(file):
     found = mtrrs_from([file(PROC_OLD + PROC.splitlines()[0]), "default:uc"])
     ranges = (VariableRange(0xF000_0000, 128 * MIB, WC), VariableRange(2 * GIB, 2 * GIB, UC))
