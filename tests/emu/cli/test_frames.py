@@ -4,7 +4,7 @@ import pytest
 
 from crosswalk.emu.cli import tables as listing
 from tests.emu.cli.conftest import case_of
-from tests.emu.cli.incomplete_images import lacking
+from tests.emu.cli.incomplete_images import OUTSIDE, lacking
 from tests.emu.cli.running import refused, written
 from tests.tables import GIB1, KIB4, MIB2, OPEN, PS, ROOT, RW, US, XD, P, PageTables
 
@@ -183,6 +183,16 @@ def test_no_hole_in_a_part_of_the_tables_is_no_verdict(run, tmp_path):
     assert "tables: partial: user mode may write none of what could be looked at" in ran.out
     assert "nothing found, but not everything could be looked at" in ran.err
     assert 0 == run(*asked, "--partial").status
+
+
+def test_a_hole_in_a_part_of_the_tables_is_said_to_be_one_of_perhaps_more(run, tmp_path):
+    tables = holed(user=True)
+    tables.words[tables.entry_pa(GIB1, 3)] = OUTSIDE | OPEN
+    raw = tmp_path / "lacking.bin"
+    raw.write_bytes(tables.memory.read(0, 0x10000))
+    ran = run("frames", raw, "--cr3", "0x1000", "--tables")
+    assert 1 == ran.status
+    assert ran.out.endswith("partial: there may be more behind what could not be looked at\n")
 
 
 @pytest.mark.parametrize(
