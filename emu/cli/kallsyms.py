@@ -31,9 +31,9 @@ from crosswalk.walker.symbols.kaslr import vmcoreinfo_values
 from crosswalk.walker.symbols.linear_memory import LinearMemory
 from crosswalk.walker.symbols.linux import IMAGE
 
-__all__ = ["INSTALL", "kallsyms_of_image", "kallsyms_of_memory"]
+__all__ = ["kallsyms_of_image", "kallsyms_of_memory"]
 
-INSTALL = "pip install 'crosswalk-x86[symbols]'"
+_INSTALL = "pip install 'crosswalk-x86[symbols]'"
 """The command that installs both."""
 
 _SECONDS = 120.0
@@ -61,7 +61,7 @@ def kallsyms_of_memory(source: Source, info: str) -> tuple[bytes, str]:
             return way(source, info), name
         except BadInput as error:
             reasons.append(str(error))
-    install = f": {INSTALL}" if any(_MISSING in each for each in reasons) else ""
+    install = f": {_INSTALL}" if any(_MISSING in each for each in reasons) else ""
     raise BadInput(f"{'; '.join(reasons)}{install}")
 
 
@@ -132,7 +132,7 @@ def kallsyms_of_image(content: bytes) -> bytes:
     try:
         return _found([(0, unpack_bzimage(content))])
     except BadInput as error:
-        install = f": {INSTALL}" if _MISSING in str(error) else ""
+        install = f": {_INSTALL}" if _MISSING in str(error) else ""
         raise BadInput(f"a bzImage, whose symbols vmlinux-to-elf finds: {error}{install}") from None
 
 
@@ -147,11 +147,12 @@ def _image(source: Source) -> Iterator[tuple[int, bytes]]:
     for block in pages(memory, source.context, IMAGE, IMAGE + (1 << 30)):
         for page in block:
             start = page.va if start is None else start
-            if page.va - start >= _LARGEST_IMAGE:
+            size = min(page.size, start + _LARGEST_IMAGE - page.va)
+            if size <= 0:
                 return
-            for at in range(0, page.size, FRAME):
-                if memory.backed(np.array([page.pa + at], np.uint64))[0]:
-                    yield page.va + at - start, memory.read(page.pa + at, FRAME)
+            frames = np.arange(page.pa, page.pa + size, FRAME, dtype=np.uint64)
+            for pa in frames[memory.backed(frames)].tolist():
+                yield page.va - start + pa - page.pa, memory.read(pa, FRAME)
 
 
 def _finder() -> str:
