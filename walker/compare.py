@@ -18,6 +18,7 @@ from crosswalk.walker.leaves import TOP
 from crosswalk.walker.mappings import IGNORED, compared_flags
 from crosswalk.walker.memory import FRAME, U64
 from crosswalk.walker.pages import Pages
+from crosswalk.walker.repeats import Runs
 
 __all__ = [
     "COUNTED",
@@ -128,7 +129,8 @@ class PageChanges:
 class _Side(Rows):
     """Rows of one side: [start, end) in pages of 4 KiB, whose last end is 2^52 and fits.
 
-    `pa` is that of the first byte, `key` the flags that are compared.
+    `pa` is that of the first byte, `key` the flags that are compared. Where `stride` isn't 0, the
+    row is a run: the page at `pa` again and again, every so many bytes, without gaps.
     """
 
     start: U64
@@ -138,9 +140,18 @@ class _Side(Rows):
     key: U64
     rights: U8
     shift: U8
+    stride: U64
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def pa_at(self, start: U64) -> U64:
+        """Return the physical address of each row at a page in it."""
+        away = start - self.start << _UNIT
+        run = self.stride != 0
+        if run.any():
+            away[run] %= self.stride[run]
+        return self.pa + away
 
 
 _UNIT = np.uint64(FRAME.bit_length() - 1)
@@ -158,14 +169,18 @@ def compare_pages(
 ) -> Iterator[Changes]:
     """Yield the ranges that map something else in `after` than in `before`, block by block.
 
-    Both give disjoint pages in address order. Flags in `ignore` don't count, nor P and PS; PAT does
-    wherever the size of the page puts it. Of the rest counts what `counted` names; where only the
-    size of pages differs and isn't among it, a range is RESIZED and no change. Neighbours fold
-    into one range where they are alike on both sides and, if FRAME counts, physical addresses
-    go on. `lost` are the stretches of either side whose tables can't be read: what the other side
-    maps there is UNKNOWN. Of each side only what lies in its window counts, and the windows are
-    laid over each other by their starts; `va` is the address in the first. A range
-    doesn't go on from one `region` into another. Memory is bounded by the blocks.
+    Both give disjoint pages in address order, or runs of one page (`pages_and_runs`). Flags in
+    `ignore` don't count, nor P and PS; PAT does wherever the size of the page puts it. Of the rest
+    counts what `counted` names; where only the size of pages differs and isn't among it, a range
+    is RESIZED and no change. Neighbours fold into one range where they are alike on both sides
+    and, if FRAME counts, physical addresses go on, or repeat at equal distances. What is a run on
+    one side and no run on the other is told as changed, but for its first page if that is as it
+    was.
+
+    `lost` are the stretches of either side whose tables can't be read: what the other side maps
+    there is UNKNOWN. Of each side only what lies in its window counts, and the windows are laid
+    over each other by their starts; `va` is the address in the first. A range doesn't go on from
+    one `region` into another. Memory is bounded by the blocks.
     """
     sides = [_sides(each, ignore) for each in (before, after)]
     sides += [(_stretches(*each) for each in blocks) for blocks in lost]
@@ -203,10 +218,14 @@ def match_pages(before: Pages, after: Pages, *, ignore: int = IGNORED) -> PageCh
 
 def _sides(blocks: Iterable[Pages], ignore: int) -> Iterator[_Side]:
     for pages in blocks:
-        start = pages.va >> _UNIT
-        end = start + (pages.size >> _UNIT)
+        start, size = pages.va >> _UNIT, pages.size
+        stride = np.zeros(len(pages), np.uint64)
+        end = start + (size >> _UNIT)
+        if isinstance(pages, Runs):
+            end = start + (size >> _UNIT) * pages.count
+            stride = np.where(pages.count > 1, size, stride)
         key = compared_flags(pages, ignore)
-        yield _Side(start, end, pages.pa, pages.flags, key, pages.rights, pages.shift)
+        yield _Side(start, end, pages.pa, pages.flags, key, pages.rights, pages.shift, stride)
 
 
 def _stretches(start: U64, size: U64, rights: U8 | None = None) -> _Side:
@@ -214,7 +233,7 @@ def _stretches(start: U64, size: U64, rights: U8 | None = None) -> _Side:
     first, none = start >> _UNIT, np.zeros(len(start), np.uint64)
     few = none.astype(np.uint8)
     rights = few if rights is None else rights
-    return _Side(first, first + (size >> _UNIT), start, none, none, rights, few)
+    return _Side(first, first + (size >> _UNIT), start, none, none, rights, few, none)
 
 
 def _within(blocks: Iterable[_Side], window: Window, to: int) -> Iterator[_Side]:
@@ -223,7 +242,7 @@ def _within(blocks: Iterable[_Side], window: Window, to: int) -> Iterator[_Side]
     for rows in blocks:
         inside = rows.take((rows.end > first) & (rows.start < last))
         start, end = np.maximum(inside.start, first), np.minimum(inside.end, last)
-        pa = inside.pa + (start - inside.start << _UNIT)
+        pa = inside.pa_at(start)
         # Modulo 2^64, so that it may move either way.
         away = np.uint64(to - int(first) & (1 << 64) - 1)
         yield replace(inside, start=start + away, end=end + away, pa=pa)
@@ -253,7 +272,8 @@ class _Stream:
         taken, self._rows = rows.take(slice(first)), rows.take(slice(first, None))
         if len(taken) and taken.end[-1] > at:
             rest = taken.take(slice(-1, None))
-            rest = replace(rest, start=np.array([at]), pa=rest.pa + (at - rest.start << _UNIT))
+            begin = np.array([at])
+            rest = replace(rest, start=begin, pa=rest.pa_at(begin))
             self._rows = _Side.join([rest, self._rows])
             taken = replace(taken, end=np.minimum(taken.end, at))
         return taken
@@ -288,7 +308,9 @@ def _unequal(old: _Side, new: _Side, counted: Aspect) -> list[_Side]:
         return [old, new]
     at = np.searchsorted(new.start, old.start)
     at[at == len(new)] = 0
-    names = ["start", "end", "shift", "key", "rights"] + (["pa"] if counted & Aspect.FRAME else [])
+    names = ["start", "end", "shift", "key", "rights"] + (
+        ["pa", "stride"] if counted & Aspect.FRAME else []
+    )
     same = np.ones(len(old), np.bool_)
     for name in names:
         same &= getattr(old, name) == getattr(new, name)[at]
@@ -299,15 +321,19 @@ def _unequal(old: _Side, new: _Side, counted: Aspect) -> list[_Side]:
 
 def _differences(sides: list[_Side], counted: Aspect) -> _Rows:
     """Return what differs between two sides, of which the last two are what they lack."""
-    edges = distinct(np.concatenate([side for s in sides for side in (s.start, s.end)]))
+    # The first page of a run may be as it was, and all others not.
+    runs = [s.start + (s.stride >> _UNIT) for s in sides[:2]]
+    edges = distinct(np.concatenate([*(e for s in sides for e in (s.start, s.end)), *runs]))
     start, size = edges[:-1], np.diff(edges) << _UNIT
     rows = [_row_at(each, start) for each in sides]
     old, new = (_at(each, row, start) for each, row in zip(sides[:2], rows[:2], strict=True))
     was, now, was_lost, now_lost = (each >= 0 for each in rows)
     both = was & now
+    stride, apart = _strides(old, new, both, size, counted)
     aspects = np.zeros(len(start), np.uint8)
     for aspect, name in _COMPARED:
         differ = getattr(old, name) != getattr(new, name)
+        differ |= apart if aspect is Aspect.FRAME else np.False_
         aspects |= np.where(both & differ, np.uint8(aspect), np.uint8(0))
     resized = both & (aspects & np.uint8(counted | Aspect.SIZE) == Aspect.SIZE)
     aspects = np.where(resized, np.uint8(Aspect.SIZE), aspects & np.uint8(counted))
@@ -325,10 +351,28 @@ def _differences(sides: list[_Side], counted: Aspect) -> _Rows:
         aspects,
         *(old.pa, old.flags, old.rights, old.shift),
         *(new.pa, new.flags, new.rights, new.shift),
-        *(np.ones(len(start), np.uint64), np.zeros(len(start), np.uint64)),
+        *(np.where(stride > 0, size // np.maximum(stride, np.uint64(1)), np.uint64(1)), stride),
         old.key,
         new.key,
     ).take(some)
+
+
+def _strides(
+    old: _Side, new: _Side, both: NDArray[np.bool_], size: U64, counted: Aspect
+) -> tuple[U64, NDArray[np.bool_]]:
+    """Return the strides of what differs, and where one side is a run and the other is none.
+
+    A page of a run alone is a page like any other, and where frames don't count nothing is a run.
+    """
+    zero = np.uint64(0)
+    if not counted & Aspect.FRAME or not (old.stride.any() or new.stride.any()):
+        return np.zeros(len(size), np.uint64), np.zeros(len(size), np.bool_)
+    was, now = (np.where(side.stride < size, side.stride, zero) for side in (old, new))
+    apart = both & (was != now)
+    stride = np.where(apart, zero, np.maximum(was, now))
+    some = stride > 0
+    stride[some & (size % np.maximum(stride, np.uint64(1)) > 0)] = zero
+    return stride, apart
 
 
 _COMPARED = (
@@ -354,7 +398,7 @@ def _at(side: _Side, row: NDArray[np.intp], start: U64) -> _Side:
     if not len(side):
         side, row = _ABSENT, np.zeros(len(row), np.intp)
     found = side.take(row)
-    found = replace(found, pa=found.pa + (start - found.start << _UNIT))
+    found = replace(found, pa=found.pa_at(start))
     for field in fields(found):
         getattr(found, field.name)[nothing] = 0
     return found
@@ -382,7 +426,7 @@ def _fold(rows: _Rows, counted: Aspect, region: Region | None) -> _Rows:
     end, following = rows.take(slice(-1)), rows.take(slice(1, None))
     names = ["kind", "aspects", "old_key", "new_key", "old_rights", "new_rights"]
     names += ["old_shift", "new_shift"] if counted & Aspect.SIZE else []
-    apart = following.va != end.va + end.size
+    apart = (following.va != end.va + end.size) | (end.stride != 0) | (following.stride != 0)
     for name in names:
         apart |= getattr(following, name) != getattr(end, name)
     if region is not None:

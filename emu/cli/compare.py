@@ -92,7 +92,9 @@ class _Side:
         """Yield the chosen mappings; `LimitExceeded` for more than can be compared."""
         count = 0
         memory = self.followed.source.memory
-        for _, blocks in self.selection.sections(memory, [context], *between):
+        # Runs of one page as a row; they end where a region does.
+        edges = self.names.edges
+        for _, blocks in self.selection.sections(memory, [context], *between, edges=edges):
             for block in blocks:
                 count += len(block)
                 if count > _MOST:

@@ -17,6 +17,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.mappings import Ranges
 from crosswalk.walker.memory import FRAME, U64
 from crosswalk.walker.pages import Pages
+from crosswalk.walker.repeats import Runs
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.symbols import Names
 
@@ -115,7 +116,8 @@ class RegionTotals:
         first, last = (np.uint64(each // FRAME) for each in window)
         for block in blocks:
             start = block.va // np.uint64(FRAME)
-            end = start + block.size // np.uint64(FRAME)
+            each = block.size // np.uint64(FRAME)
+            end = start + (each * block.count if isinstance(block, Runs) else each)
             inside = np.minimum(end, last).astype(np.int64) - np.maximum(start, first).astype(
                 np.int64
             )

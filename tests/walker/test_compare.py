@@ -21,6 +21,7 @@ from crosswalk.walker.compare import (
 )
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.pages import Mapping, Pages, pages_of
+from crosswalk.walker.repeats import Runs
 from crosswalk.walker.rights import Rights
 from tests.tables import KIB4, MIB2, PAT_LARGE, PS, PWT, RW, A, G, P
 
@@ -61,6 +62,20 @@ def columns(pages, cuts=()):
     edges = [0, *sorted(cuts), len(pages)]
     for first, last in pairwise(edges):
         yield from pages_of(pages[first:last])
+
+
+def with_runs(pages, cuts=()):
+    """The same, with pages of one frame in a row as one run of it."""
+    for block in columns(pages, cuts):
+        rows = [*block]
+        starts = [0, *(at for at, pair in enumerate(pairwise(rows), 1) if not in_a_row(*pair))]
+        counts = np.diff([*starts, len(rows)]).astype(np.uint64)
+        some = block.take(np.array(starts, np.intp))
+        yield Runs(*(getattr(some, f.name) for f in dataclasses.fields(some)), counts)
+
+
+def in_a_row(one, other):
+    return other == dataclasses.replace(one, va=one.va + one.size)
 
 
 def by_unit(pages):
@@ -140,12 +155,13 @@ def test_a_comparison_is_that_of_dictionaries(before, after, data):
         after = [*before[: len(before) // 2], *(p for p in after if p.va > _middle(before))]
     counted = data.draw(st.sampled_from([COUNTED, EVERY, Aspect.RIGHTS]))
     cuts = [data.draw(st.sets(st.integers(0, len(each)))) for each in (before, after)]
-    require_equal(before, after, counted, cuts)
+    made = data.draw(st.sampled_from([columns, with_runs]))
+    require_equal(before, after, counted, cuts, made)
 
 
-def require_equal(before, after, counted, cuts=((), ())):
+def require_equal(before, after, counted, cuts=((), ()), made=columns):
     """Hold the comparison of two address spaces to that of dictionaries: its rows, and folding."""
-    blocks = [columns(each, some) for each, some in zip((before, after), cuts, strict=True)]
+    blocks = [made(each, some) for each, some in zip((before, after), cuts, strict=True)]
     changes = [*compare_pages(*blocks, ignore=IGNORED, counted=counted)]
     wanted = [*naive(before, after, counted)]
     # Of a folded range only the first page's size is told where sizes don't count, nor frames.

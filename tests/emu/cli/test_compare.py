@@ -7,10 +7,11 @@ import jsonschema
 import pytest
 
 from crosswalk.emu.cli import compare
+from crosswalk.walker.formats import Case, Cpu, dump_case
 from tests.emu.cli.conftest import small
 from tests.emu.cli.incomplete_images import OUTSIDE, clean, lacking
 from tests.emu.cli.running import refused
-from tests.tables import KIB4, OPEN, PCD, PS, PWT, RW, US, XD, A, D, G, P, PageTables
+from tests.tables import KIB4, OPEN, PCD, PS, PWT, RW, US, XD, A, D, G, P, PageTables, context
 from tests.walker.formats.stubs import Stub
 
 SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
@@ -432,3 +433,25 @@ def test_a_region_that_was_moved_and_changed_is_named(run, monkeypatch):
 def test_sides_without_regions_of_one_name_are_refused(run, small_case):
     line = refused(run("compare", "guest:4level", small_case, "--symbols", "auto", "--by-name"))
     assert "--by-name: B has no regions that are known" in line
+
+
+def shadow(frame=0x5000):
+    """2^36 mappings of one frame: each table has the next one in all its entries."""
+    words = {0x1000 + 8 * at: 0x2000 | OPEN for at in range(512)}
+    for table in (0x2000, 0x3000):
+        words |= {table + 8 * at: table + 0x1000 | OPEN for at in range(512)}
+    return words | {0x4000 + 8 * at: frame | OPEN for at in range(512)}
+
+
+def test_billions_of_mappings_of_one_frame_are_compared_as_what_they_are(run, tmp_path):
+    paths = [tmp_path / name for name in ("one.json", "same.json", "other.json")]
+    for path, frame in zip(paths, (0x5000, 0x5000, 0x6000), strict=True):
+        cpu = Cpu.from_context(context())
+        path.write_bytes(dump_case(Case(cpu=cpu, ram=((0, 0x10000),), entries=shadow(frame))))
+    assert 0 == run("compare", *paths[:2]).status
+    ran = run("compare", paths[0], paths[2], "--json")
+    assert 1 == ran.status
+    assert 1 << 36 == sum(each["pieces"] for each in ran.records)
+    assert {("0x5000", "0x6000", 4096)} == {
+        (each["before"]["pa"], each["after"]["pa"], each["stride"]) for each in ran.records
+    }
