@@ -1,45 +1,51 @@
 """`walk --software`: entries that aren't present, and what they mean to an operating system."""
 
 import argparse
+import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from crosswalk.emu.cli.listing_options import FILTERS
-from crosswalk.emu.cli.output import emit, remark
+from crosswalk.emu.cli.listing_output import chosen_format
+from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.sources import chosen_range
 from crosswalk.emu.cli.spaces import Spaces
 from crosswalk.emu.report.text import size_text
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.errors import BadInput, LimitExceeded
-from crosswalk.walker.software import SYSTEMS, State, States, System, absent_entries
+from crosswalk.walker.formats.files import write_parts
+from crosswalk.walker.software import SYSTEMS, State, System, absent_entries
 
 __all__ = ["MOST", "list_states", "refuse_with_software", "state_text"]
 
 MOST = 10_000_000
 """The most lines, unless a limit is given."""
 _DECIMAL = ("type", "number", "protection")
-_OTHERS = (
-    "expect",
-    "coalesce",
-    "watch",
-    "format",
-    "output",
-    "legend",
-    "symbols",
-    "types",
-    "memory_type",
-)
+_OTHERS = ("expect", "coalesce", "watch", "legend", "symbols", "types", "memory_type")
+_AT_ONCE = 8192
 
 
 def refuse_with_software(options: argparse.Namespace) -> None:
-    """Raise `BadInput` for options that are about mappings, or about how those are written."""
+    """Raise `BadInput` for options that are about mappings, and for forms that this list hasn't."""
     names = [each.dest for each in FILTERS.options]
     for name in (*names, "within", "name", *_OTHERS):
         if getattr(options, name, None) not in (None, False, [], ()):
             option = "in" if name == "within" else name.replace("_", "-")
             raise BadInput(f"--software lists what maps nothing: --{option} is about mappings")
+    if chosen_format(options) not in ("text", "json"):
+        raise BadInput(f"--software and --format {options.format}: choose text or json")
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What was listed: how many entries of each kind, and whether there are more."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    more: bool = False
 
 
 def list_states(options: argparse.Namespace, spaces: Spaces) -> int:
@@ -47,52 +53,57 @@ def list_states(options: argparse.Namespace, spaces: Spaces) -> int:
     system = SYSTEMS[options.software]
     for context in spaces.contexts:
         system.require(context)
-    start, end = chosen_range(options)
-    kinds: Counter[str] = Counter()
-    more = False
-    limit = MOST if options.limit is None else options.limit
-    for context in spaces.contexts:
-        blocks = (
-            system.states(rows)
-            for rows in absent_entries(spaces.source.memory, context, start, end)
-        )
-        root = {"root": hex(context.root)} if spaces.named else {}
-        shown = not spaces.named or options.json
-        for states in blocks:
-            left = limit - kinds.total()
-            more = len(states) > left
-            some = states.take(slice(left)) if more else states
-            if len(some) and not shown:
-                print(f"root {context.root:#x}:")
-                shown = True
-            _print(some, system, context, root, options)
-            kinds.update(system.kinds[kind].name for kind in some.kind.tolist())
-            if more:
-                break
-        if more:
-            break
-    if more and options.limit is None:
-        raise LimitExceeded(f"stopped after {limit:,} lines; --limit N goes on, --start picks up")
-    total = kinds.total()
+    counts = _Counts()
+    parts = _parts(options, spaces, system, counts)
+    if options.output is not None:
+        write_parts(options.output, parts)
+    else:
+        for part in parts:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(part)
+    total = counts.kinds.total()
     counted = "1 entry" if total == 1 else f"{total:,} entries"
-    each = ", ".join(f"{count:,} {name}" for name, count in sorted(kinds.items()))
-    behind = f": {each}" if each else ""
-    remark(f"{counted} of {system.title}{behind}{', and there are more' if more else ''}")
+    each = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.kinds.items()))
+    more = ", and there are more" if counts.more else ""
+    remark(f"{counted} of {system.title}{f': {each}' if each else ''}{more}")
     return 0
 
 
-def _print(
-    states: States,
-    system: System,
-    context: PagingContext,
-    root: dict[str, str],
-    options: argparse.Namespace,
-) -> None:
-    for state in system.each(states):
-        if options.json:
-            emit({**root, **_record(state)})
-        else:
-            print(state_text(state, context))
+def _parts(
+    options: argparse.Namespace, spaces: Spaces, system: System, counts: _Counts
+) -> Iterator[bytes]:
+    """Yield the list, some thousand entries at once, and count them by kind.
+
+    `LimitExceeded` for too many, unless a limit was given.
+    """
+    start, end = chosen_range(options)
+    limit = MOST if options.limit is None else options.limit
+    as_json = chosen_format(options) == "json"
+    for context in spaces.contexts:
+        root = {"root": hex(context.root)} if spaces.named else {}
+        shown = not spaces.named or as_json
+        for rows in absent_entries(spaces.source.memory, context, start, end):
+            for at in range(0, len(rows), _AT_ONCE):
+                states = system.states(rows.take(slice(at, at + _AT_ONCE)))
+                left = limit - counts.kinds.total()
+                some = states.take(slice(left))
+                counts.kinds.update(system.kinds[kind].name for kind in some.kind.tolist())
+                each = system.each(some)
+                if as_json:
+                    lines = [json.dumps({**root, **_record(state)}) for state in each]
+                else:
+                    lines = [state_text(state, context) for state in each]
+                if lines and not shown:
+                    lines = [f"root {context.root:#x}:", *lines]
+                    shown = True
+                yield "".join(f"{line}\n" for line in lines).encode()
+                counts.more = len(states) > left
+                if counts.more:
+                    if options.limit is None:
+                        raise LimitExceeded(
+                            f"stopped after {limit:,} lines; --limit N goes on, --start picks up"
+                        )
+                    return
 
 
 def _record(state: State) -> dict[str, Any]:
@@ -122,10 +133,10 @@ def state_text(state: State, context: PagingContext) -> str:
 
 
 def _details(state: State) -> Iterator[str]:
-    for field in state.kind.fields:
-        value = state.fields[field.name]
-        if field.names:
-            yield field.names[value]
+    for each in state.kind.fields:
+        value = state.fields[each.name]
+        if each.names:
+            yield each.names[value]
         else:
-            yield f"{field.name} {value if field.name in _DECIMAL else hex(value)}"
+            yield f"{each.name} {value if each.name in _DECIMAL else hex(value)}"
     yield from state.flags

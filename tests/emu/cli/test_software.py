@@ -52,6 +52,13 @@ def test_states_are_records_in_json(run, source):
     }
 
 
+def test_the_list_is_written_to_a_file(run, source, tmp_path):
+    asked = ("walk", *source, "--software", "windows")
+    ran = run(*asked, "--output", tmp_path / "list")
+    assert ("", run(*asked).out) == (ran.out, (tmp_path / "list").read_text(encoding="utf-8"))
+    assert run(*asked, "--json").out == run(*asked, "--format", "json").out
+
+
 def test_protections_of_windows_are_words_for_people(run, source):
     ran = run("walk", *source, "--software", "windows", "--end", "0x9000")
     assert ["demand-zero", "rw-"] == ran.out.split()[-2:]
@@ -78,7 +85,9 @@ def test_too_many_are_an_error_unless_a_limit_is_given(run, source, monkeypatch)
     ran = run("walk", *source, "--software", "windows")
     assert 2 == ran.status
     assert "stopped after 1 lines; --limit N goes on" in ran.err
-    assert 0 == run("walk", *source, "--software", "windows", "--limit", 2).status
+    ran = run("walk", *source, "--software", "windows", "--limit", 3)
+    assert (0, False) == (ran.status, "there are more" in ran.err)
+    assert "there are more" in run("walk", *source, "--software", "windows", "--limit", 2).err
 
 
 @pytest.mark.parametrize(
@@ -89,7 +98,8 @@ def test_too_many_are_an_error_unless_a_limit_is_given(run, source, monkeypatch)
         (("--in", "text"), "--in is about mappings"),
         (("--memory-type", "wb"), "--memory-type is about mappings"),
         (("--watch", "1"), "--watch is about mappings"),
-        (("--format", "csv"), "--format is about mappings"),
+        (("--format", "csv"), "--software and --format csv: choose text or json"),
+        (("--legend",), "--legend is about mappings"),
         (("--flags", "g=1"), "--flags is about mappings"),
         (("--cr4", "0"), "known in 4-level and 5-level paging, this is 32-bit"),
     ],
