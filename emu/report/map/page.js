@@ -380,6 +380,8 @@ class Page {
     const pa = frameAt(view, row, frame);
     const memory = this.shown.find((each) => each.view.memory);
     if (memory) {
+      // All frames of the range, and the one that was chosen.
+      if (view.form[row] === RANGE) memory.chosen = [view.pa[row], view.paEnd[row]];
       memory.marks = [[pa, pa + 1]];
       memory.reveal(pa);
     }

@@ -73,12 +73,16 @@ class MapPage:
 def map_html(page: MapPage) -> bytes:
     """Return the page in UTF-8: the same bytes for the same content."""
     columns = Columns()
+    names, left = _names(page, columns)
+    notes = [*page.notes]
+    if left:
+        notes.append(f"Symbols: the first {_SYMBOLS:,} by address, without {left:,} more.")
     document = {
         "title": page.title,
         "about": page.about,
         "made_by": f"Made by {page.made_by}.",
         "of_command": page.of_command,
-        "notes": list(page.notes),
+        "notes": notes,
         "verdicts": list(page.verdicts),
         "views": [view.document(columns) for view in page.views],
         "findings": [
@@ -89,7 +93,7 @@ def map_html(page: MapPage) -> bytes:
             }
             for each in page.findings
         ],
-        "names": _names(page, columns),
+        "names": names,
     }
     # In a script element, only what looks like its end has to be escaped.
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -120,12 +124,12 @@ def _place(views: Sequence[View], spot: Spot) -> dict[str, int]:
     return {"view": spot.view, "frame": (spot.address & (1 << bits) - 1) // FRAME}
 
 
-def _names(page: MapPage, columns: Columns) -> list[dict[str, Any]]:
-    """Return the names, of symbols those that lie in what is mapped."""
+def _names(page: MapPage, columns: Columns) -> tuple[list[dict[str, Any]], int]:
+    """Return the names, of symbols those that lie in what is mapped, and how many are left out."""
     spaces = [view for view in page.views if not view.memory]
     if not spaces:
-        return []
-    found = []
+        return [], 0
+    found, left = [], 0
     regions = page.names.regions
     if not len(regions):
         regions = Spans.of(SpanKind.REGION, page.names.wider)
@@ -135,10 +139,12 @@ def _names(page: MapPage, columns: Columns) -> list[dict[str, Any]]:
             inside = np.zeros(len(spans), np.bool_)
             for view in spaces:
                 inside |= _mapped(view, spans.start)
-            rows = np.flatnonzero(inside)[:_SYMBOLS]
+            rows = np.flatnonzero(inside)
+            left = max(len(rows) - _SYMBOLS, 0)
+            rows = rows[:_SYMBOLS]
         if len(rows):
             found.append(_spans(spans, rows, columns))
-    return found
+    return found, left
 
 
 def _mapped(view: View, va: U64) -> NDArray[np.bool_]:

@@ -100,6 +100,10 @@ def test_aliases_are_marked_and_a_click_goes_there(shown):
     marks = shown.page.evaluate("crosswalk.page.shown.map((strip) => strip.marks)")
     assert [[0x400, 0x401], [0x401, 0x402]] == marks[0][:2]
     assert [[SHARED_PA // KIB4, SHARED_PA // KIB4 + 1]] == marks[1]
+    shown.page.mouse.click(*shown.place(frame(TEXT + KIB4)))
+    frames = [TEXT_PA // KIB4, TEXT_PA // KIB4 + 8]
+    assert frames == shown.page.evaluate("crosswalk.page.shown[1].chosen")
+    shown.page.mouse.click(*shown.place(frame(0x40_0000)))
     shown.page.click(f"#aliases >> text={STACK + SHARED_PA:#x}")
     assert frame(STACK + SHARED_PA) == shown.cursor
 

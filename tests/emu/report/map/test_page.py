@@ -9,6 +9,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
+from crosswalk.emu.report.map import page as page_module
 from crosswalk.emu.report.map.columns import Columns
 from crosswalk.emu.report.map.page import map_html
 from crosswalk.emu.report.map.views import type_colouring
@@ -95,6 +96,12 @@ def test_symbols_that_lie_in_nothing_mapped_are_left_out():
     made = page(PageTables().map(TEXT, 0x5000, OPEN), findings=[])
     assert b"do_work" not in unpacked(element(map_html(made), "columns"))
     assert "do_work" in {span.name for span in names().symbols}
+
+
+def test_symbols_that_are_too_many_are_counted(monkeypatch):
+    monkeypatch.setattr(page_module, "_SYMBOLS", 1)
+    notes = json.loads(element(html(), "document"))["notes"]
+    assert ["Symbols: the first 1 by address, without 1 more."] == notes
 
 
 def test_rows_are_coloured_by_memory_type():
