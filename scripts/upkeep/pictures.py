@@ -16,7 +16,6 @@ PICTURES = (
     ("map-whole-dark", "dark", ()),
     ("map-text", "light", ("search:text", "2")),
     ("map-pages", "light", ("search:0xffff888000098000", "3")),
-    ("map-pages-dark", "dark", ("search:0xffff888000098000", "3", "colour:type")),
 )
 """What is pictured: the file, the theme, and what is done before."""
 
@@ -34,8 +33,6 @@ def take(browser: Browser, page: Path, name: str, theme: str, steps: tuple[str, 
         if kind == "search":
             shown.fill("#query", what)
             shown.press("#query", "Enter")
-        elif kind == "colour":
-            shown.select_option("#colour", what)
         else:
             shown.keyboard.press(kind)
     shown.fill("#query", "")

@@ -388,6 +388,7 @@ class Strip {
         context.fillRect((x0 + x1) / 2 - 1, y, 2, CELL);
       }
     };
+    if (this.chosen) bar(this.chosen[0], this.chosen[1], "chosen", 0);
     for (const [begin, end] of this.marks) bar(begin, end, "alias", 1);
     for (const [begin, serious] of this.page.findingsOf(this)) {
       const place = this.layout.position(begin);
@@ -400,7 +401,6 @@ class Strip {
       context.lineTo(x + 6, y + CELL + 4);
       context.fill();
     }
-    if (this.chosen) bar(this.chosen[0], this.chosen[1], "chosen", 0);
     if (document.activeElement === this.canvas) {
       const place = this.layout.position(this.cursor);
       if (place >= from && place < to) {
