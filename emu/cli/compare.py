@@ -14,6 +14,7 @@ from crosswalk.emu.cli.compare_names import (
     common_regions,
     name_cells,
     region_numbers,
+    whole_pages,
 )
 from crosswalk.emu.cli.compare_options import COUNTING, OWN
 from crosswalk.emu.cli.followed import Followed, follow
@@ -210,7 +211,8 @@ def _compare_spaces(
         elif regions is None:
             blocks = [side.pages(context, between) for side, context in present]
             lost = [side.lost(context, between) for side, context in present]
-            changes = _changes(blocks, lost, (between, between), listing)
+            window = whole_pages(*between)
+            changes = _changes(blocks, lost, (window, window), listing)
             listing.add(changes, root, present[0][1])
         else:
             listing.add(_by_name(present, listing, regions), root, present[0][1])

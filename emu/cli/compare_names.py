@@ -21,7 +21,7 @@ from crosswalk.walker.repeats import Runs
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.symbols import Names
 
-__all__ = ["RegionTotals", "common_regions", "name_cells", "region_numbers"]
+__all__ = ["RegionTotals", "common_regions", "name_cells", "region_numbers", "whole_pages"]
 
 
 def name_cells(
@@ -87,7 +87,9 @@ def common_regions(names: tuple[Names, Names]) -> list[CommonRegion]:
     """
     before, after = ({each.name: each for each in side.regions} for side in names)
     found = [
-        CommonRegion(name, _pages(each.start, each.end), _pages(after[name].start, after[name].end))
+        CommonRegion(
+            name, whole_pages(each.start, each.end), whole_pages(after[name].start, after[name].end)
+        )
         for name, each in before.items()
         if name in after
     ]
@@ -98,7 +100,8 @@ def common_regions(names: tuple[Names, Names]) -> list[CommonRegion]:
     return found
 
 
-def _pages(start: int, end: int) -> Window:
+def whole_pages(start: int, end: int) -> Window:
+    """Return linear addresses [start, end), widened to whole pages of 4 KiB."""
     return start & -FRAME, -(-end // FRAME) * FRAME
 
 
@@ -116,8 +119,8 @@ class RegionTotals:
         first, last = (np.uint64(each // FRAME) for each in window)
         for block in blocks:
             start = block.va // np.uint64(FRAME)
-            each = block.size // np.uint64(FRAME)
-            end = start + (each * block.count if isinstance(block, Runs) else each)
+            length = block.size // np.uint64(FRAME)
+            end = start + (length * block.count if isinstance(block, Runs) else length)
             inside = np.minimum(end, last).astype(np.int64) - np.maximum(start, first).astype(
                 np.int64
             )

@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 
 from crosswalk.emu.cli import compare
+from crosswalk.emu.cli.compare_names import RegionTotals
 from crosswalk.walker.formats import Case, Cpu, dump_case
+from crosswalk.walker.pages import Pages
+from crosswalk.walker.repeats import Runs
 from tests.emu.cli.conftest import small
 from tests.emu.cli.incomplete_images import OUTSIDE, clean, lacking
 from tests.emu.cli.running import refused
@@ -173,6 +177,8 @@ def test_filters_and_a_range_apply_to_both_sides(compared):
     lines = compared(*sides, "--user").out.splitlines()
     assert ["~ 0000000000800000"] == [line[:18] for line in lines]
     lines = compared(*sides, "--start", "0x403000", "--end", "0x404000").out.splitlines()
+    assert ["+ 0000000000403000-0000000000403fff"] == [line[:35] for line in lines]
+    lines = compared(*sides, "--start", "0x403123", "--end", "0x403124").out.splitlines()
     assert ["+ 0000000000403000-0000000000403fff"] == [line[:35] for line in lines]
     # A large page that begins before the range is compared from there.
     lines = compared(*split(), "--start", "0x401000", "--page-sizes").out.splitlines()
@@ -455,3 +461,15 @@ def test_billions_of_mappings_of_one_frame_are_compared_as_what_they_are(run, tm
     assert {("0x5000", "0x6000", 4096)} == {
         (each["before"]["pa"], each["after"]["pa"], each["stride"]) for each in ran.records
     }
+
+
+def test_what_lies_in_a_region_is_counted_to_the_page_and_runs_as_often_as_they_are_mapped():
+    totals = RegionTotals()
+    none, few = np.zeros(1, np.uint64), np.zeros(1, np.uint8)
+    page = Pages(none + (1 << 21), none, none, few + 5, few + 21)
+    run = Runs(none + (1 << 22), none, none, few + 5, few + 12, none + 8)
+    window = ((1 << 21) + 4096, (1 << 22) + 3 * 4096)
+    assert [page, run] == [*totals.counted("text", 1, [page, run], window)]
+    size = (1 << 21) - 4096 + 3 * 4096
+    assert {"text": {"before": {}, "after": {"r-x ---": size}}} == totals.record()
+    assert [f"text: r-x --- {size // 1024:,} KiB, was 0 B"] == [*totals.lines()]

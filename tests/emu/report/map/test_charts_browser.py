@@ -12,7 +12,7 @@ from crosswalk.emu.report.map.charts import (
     chart_html,
 )
 from crosswalk.walker.formats import Case, Cpu, dump_case
-from tests.emu.report.map.test_charts import finding
+from tests.emu.report.map.findings import finding
 from tests.tables import OPEN, RW, XD, P, PageTables, context
 
 AXES = [("level", ["PTE", "PDE"]), ("bit", ["rw", "us", "xd"]), ("CPL", ["0", "3"])]
@@ -103,7 +103,7 @@ def test_keys_turn_the_pages_and_the_address_names_what_is_shown(shown):
     shown.press("n")
     assert "coverage: bits" in shown.text("#chart h2")
     assert shown.page.url.endswith("#2")
-    assert shown.page.evaluate("document.activeElement.tagName") == "TD"
+    assert "TD" == shown.page.evaluate("document.activeElement.tagName")
     shown.press("n", "n")
     assert shown.text("#chart h2").startswith("R/W above the leaf")
     shown.press("p")
