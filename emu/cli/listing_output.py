@@ -99,10 +99,10 @@ def _lines(
         yield f"{styled(heading(kind, columns), 'bold')}\n".encode(encoding)
         before, _, behind = styled("|", "red").partition("|")
         marks = Marks(BOTH, before, behind)
-    shown = None
+    shown, several = None, _several_modes(contexts)
     for context, rows in listed:
         if contexts and len(rows) and context is not shown:
-            mode = f", {context.mode}" if _modes(contexts) else ""
+            mode = f", {context.mode}" if several else ""
             yield f"root {context.root:#x}{mode}:\n".encode()
             shown = context
         yield from lines(rows, context, columns, marks=marks, encoding=encoding)
@@ -111,15 +111,16 @@ def _lines(
 def _records(
     listed: Listed, columns: Sequence[Column], contexts: Sequence[PagingContext]
 ) -> Iterator[bytes]:
+    several = _several_modes(contexts)
     for context, rows in listed:
         root: dict[str, Any] = {}
         if contexts:
             root["root"] = hex(context.root)
-        if _modes(contexts):
+        if several:
             root["mode"] = context.mode.value
         yield from records(rows, context, columns, root=root)
 
 
-def _modes(contexts: Sequence[PagingContext]) -> bool:
-    """Return whether several paging modes have to be told apart."""
+def _several_modes(contexts: Sequence[PagingContext]) -> bool:
+    """Return whether there is more than one paging mode, so that each has to be named."""
     return len({context.mode for context in contexts}) > 1

@@ -272,27 +272,33 @@ def _behind(
     """Return the last cell of a line and the extra ones, without spaces at the end of a line."""
     if not columns:
         return [] if last is None else [b"  ", last]
-    cells = [] if last is None else [(last, _LAST)]
-    cells += [
-        (coded_cell(coded, encoding), each.width) for each, coded in extra(rows, context, columns)
-    ]
+    cells = [] if last is None else [(last, lengths(last), _LAST)]
+    for each, coded in extra(rows, context, columns):
+        cells.append((*_sized_cell(coded, encoding), each.width))
     found: list[Cell] = []
     follows = np.zeros(len(rows), np.intp)
-    for cell, width in reversed(cells):
-        length = lengths(cell)
+    for cell, length, width in reversed(cells):
         pad = np.maximum(width - length, 0) * follows
         follows |= length > 0
         found += [spaces(pad), cell, spaces(2 * follows)]
     return found[::-1]
 
 
-def coded_cell(coded: Coded, encoding: str = "utf-8") -> NDArray[np.uint8]:
-    """Return the texts of an extra column as they stand in a line."""
+def _sized_cell(coded: Coded, encoding: str) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """Return the texts of an extra column as they stand in a line, and their characters."""
     used, rows = _used(coded)
-    texts = encoded(["", *(coded.texts[code] for code in used)], encoding)
-    cell = texts.take(rows, axis=0)
+    texts = ["", *(coded.texts[code] for code in used)]
+    length = np.array([len(text) for text in texts], np.intp).take(rows)
+    cell = encoded(texts, encoding).take(rows, axis=0)
     offset = _offset_cell(coded)
-    return cell if offset is None else np.concatenate([cell, offset], axis=1)
+    if offset is None:
+        return cell, length
+    return np.concatenate([cell, offset], axis=1), length + lengths(offset)
+
+
+def coded_cell(coded: Coded) -> NDArray[np.uint8]:
+    """Return the texts of an extra column, in UTF-8."""
+    return _sized_cell(coded, "utf-8")[0]
 
 
 def _json_cells(coded: Coded) -> list[Cell]:

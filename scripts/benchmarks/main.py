@@ -164,7 +164,7 @@ def _listings(options: argparse.Namespace, trees: list[Tree]) -> Measured:
         show_listings(document["listings"])
         _show_goals(judge_listings(document["listings"]))
 
-    return {"listings": measured_listings(1 if options.quick else 5, trees)}, show
+    return {"listings": measured_listings(1 if options.quick else 3, trees)}, show
 
 
 def _startup(options: argparse.Namespace, _trees: list[Tree]) -> Measured:

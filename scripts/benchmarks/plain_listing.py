@@ -22,16 +22,16 @@ _RIGHTS = [Rights(bits) for bits in range(64)]
 def _text(memory: PhysicalMemory, context: PagingContext) -> None:
     write = sys.stdout.write
     rights = [f"{_RIGHTS[it].supervisor} {_RIGHTS[it].user}" for it in rights_table(context)]
-    sizes: dict[int, str] = {}
-    texts: dict[tuple[int, int], str] = {}
+    ends: dict[tuple[int, int, int, int], str] = {}
     for block in walk_leaves(memory, context):
         columns = (block.va, block.pa, block.size, block.level, block.flags, block.grant)
         for va, pa, size, level, flags, grant in zip(*(it.tolist() for it in columns), strict=True):
-            if size not in sizes:
-                sizes[size] = size_text(size)
-            if (level, flags) not in texts:
-                texts[level, flags] = flags_text(level, flags)
-            write(f"{va:016x} {pa:013x} {sizes[size]:>7} {rights[grant]}  {texts[level, flags]}\n")
+            key = size, level, flags, grant
+            end = ends.get(key)
+            if end is None:
+                end = f"{size_text(size):>7} {rights[grant]}  {flags_text(level, flags)}"
+                ends[key] = end
+            write(f"{va:016x} {pa:013x} {end}\n")
 
 
 def _json(memory: PhysicalMemory, context: PagingContext) -> None:
