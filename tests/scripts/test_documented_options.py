@@ -18,7 +18,8 @@ def unknown(text):
     for line in text.splitlines():
         code = line.startswith(("    ", "$ ")) or "`" in line
         for match in NAMED.finditer(line) if code else ():
-            command, *_ = match[1].split()
+            words = match[1].split()
+            command = max((" ".join(words[:2]), words[0]), key=PARSERS.__contains__)
             if command not in PARSERS:
                 found.add(command)
                 continue
