@@ -5,7 +5,7 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosswalk.walker import compare
@@ -148,6 +148,7 @@ def apart(first, second, counted):
     return second[0] != first[0] + KIB4 or first[1:3] != second[1:3]
 
 
+@settings(max_examples=40)
 @given(spaces(), spaces(), st.data())
 def test_a_comparison_is_that_of_dictionaries(before, after, data):
     if data.draw(st.booleans()):
@@ -222,6 +223,7 @@ def _middle(pages):
     return half[-1].va + half[-1].size - 1 if half else -1
 
 
+@settings(max_examples=40)
 @given(spaces(), spaces(), st.sets(st.integers(0, 4)), st.sets(st.integers(0, 4)))
 def test_what_a_side_cannot_tell_is_unknown(before, after, first, second):
     lost = [{PLACES[at] for at in chosen} for chosen in (first, second)]
