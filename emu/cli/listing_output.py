@@ -52,7 +52,7 @@ def write_list(
             remark(line)
     if form in _TABLES:
         # pyarrow is an extra, and takes a tenth of a second to import.
-        from crosswalk.emu.report.tables import table_parts  # noqa: PLC0415
+        from crosswalk.emu.report.table_files import table_parts  # noqa: PLC0415
 
         parts = table_parts(form, kind, listed, columns, contexts)
     elif form == "json":

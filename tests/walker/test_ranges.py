@@ -29,7 +29,7 @@ from tests.tables import (
     context,
 )
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=3000, deadline=None, database=None, phases=[Phase.generate])
 ALL = Rights(63)
 

@@ -82,7 +82,7 @@ def test_source_is_not_overwritten(run, small_case):
 @pytest.mark.parametrize("form", ["csv", "parquet", "arrow"])
 def test_without_pyarrow_an_error_names_what_installs_it(run, small_case, form, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.delitem(sys.modules, "crosswalk.emu.report.tables", raising=False)
+    monkeypatch.delitem(sys.modules, "crosswalk.emu.report.table_files", raising=False)
     line = refused(run("walk", small_case, "--format", form))
     assert line.endswith(
         "this needs pyarrow, which is not installed: pip install 'crosswalk-x86[arrow]'"

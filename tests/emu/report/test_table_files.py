@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather, parquet
 
-from crosswalk.emu.report import tables
+from crosswalk.emu.report import table_files
 from crosswalk.emu.report.listings import Coded, Column, records
 from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.mappings import Ranges, coalesce_pages
@@ -51,7 +51,7 @@ def named(rows):
 
 def written(form, rows, columns=(), contexts=(), listed=None):
     listed = [(CONTEXT, rows)] if listed is None else listed
-    return b"".join(tables.table_parts(form, type(rows), listed, columns, contexts))
+    return b"".join(table_files.table_parts(form, type(rows), listed, columns, contexts))
 
 
 def read(form, data):
@@ -100,7 +100,7 @@ def test_a_table_says_what_json_says_row_by_row(form, columns, rows):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_planted_error_makes_a_table_differ_from_json(form, rows, monkeypatch):
-    monkeypatch.setattr(tables, "_RWX", tables._RWX[::-1])
+    monkeypatch.setattr(table_files, "_RWX", table_files._RWX[::-1])
     found = rows_of(form, written(form, rows))
     assert [as_read(form, each) for each in expected(rows)] != found
 
@@ -121,8 +121,8 @@ def test_however_rows_come_the_table_is_the_same_and_its_parts_are_bounded(
     form, memory, monkeypatch
 ):
     rows = Pages.join(pages(memory, CONTEXT))
-    monkeypatch.setattr(tables, "_ROWS", 8)
-    monkeypatch.setattr(tables, "_MOST", 8)
+    monkeypatch.setattr(table_files, "_ROWS", 8)
+    monkeypatch.setattr(table_files, "_MOST", 8)
     single = [(CONTEXT, rows.take(slice(at, at + 1))) for at in range(len(rows))]
     data = written(form, rows)
     assert len(rows) == len(rows_of(form, data))
@@ -154,5 +154,5 @@ def test_the_schema_says_what_columns_mean(rows):
 
 
 def test_every_number_has_a_meaning():
-    keys = {key for keys in tables._NUMBERS.values() for key in keys}
-    assert keys | {"root", "mode", "supervisor", "user"} == set(tables._MEANINGS)
+    keys = {key for keys in table_files._NUMBERS.values() for key in keys}
+    assert keys | {"root", "mode", "supervisor", "user"} == set(table_files._MEANINGS)
