@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
     sentences = parse_expectations("\n".join(text for part in parts for text in part), "expect new")
     results = judged(followed, sentences, names)
     holding = sum(each.judged.outcome is Outcome.HOLDS for each in results)
-    if not holding:
-        raise BadInput(f"{spaces.source.name}: nothing holds: {results[0].reason}")
+    if all(each.judged.outcome is Outcome.UNSAID for each in results):
+        raise BadInput(f"{spaces.source.name}: nothing can be said: {results[0].reason}")
     left = iter(results)
     paragraphs = [_paragraph(islice(left, len(part))) for part in parts]
     text = "\n".join([_HEAD, *(each for each in paragraphs if each)])
@@ -44,7 +44,12 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(text)
     else:
         write_file(options.output, text.encode())
-    remark(f"{count_text(holding, 'expectation')} that {'holds' if holding == 1 else 'hold'}")
+    if holding:
+        remark(f"{count_text(holding, 'expectation')} that {'holds' if holding == 1 else 'hold'}")
+    else:
+        remark(
+            f"no expectation holds, of {len(results):,}: each stands behind a #, with the reason"
+        )
     return 0
 
 

@@ -83,7 +83,8 @@ def _of_file(path: str) -> tuple[Sentence, ...]:
         raise BadInput(f"{one_line(path)}: byte {error.start:#x} is no UTF-8") from None
     except BadInput as error:
         raise BadInput(f"{error} (--expect takes a sentence if a space is in it)") from None
-    return parse_expectations(text, path)
+    # Some editors begin UTF-8 with a byte order mark.
+    return parse_expectations(text.removeprefix("\ufeff"), path)
 
 
 def speaks_of_all(sentences: Sequence[Sentence]) -> bool:

@@ -90,7 +90,10 @@ def expectations_text(results: Sequence[Result]) -> str:
     counts = Counter(each.judged.outcome for each in results)
     total = count_text(len(results), "expectation")
     if counts[Outcome.HOLDS] == len(results):
-        return f"{total} {'holds' if len(results) == 1 else 'hold'}"
+        # What holds has a reason where not everything could be looked at.
+        part = sum(bool(each.judged.reason) for each in results)
+        also = f", {part:,} of them partial" if part else ""
+        return f"{total} {'holds' if len(results) == 1 else 'hold'}{also}"
     parts = []
     if counts[Outcome.BROKEN]:
         parts.append(f"{counts[Outcome.BROKEN]:,} of {total} broken")

@@ -41,6 +41,8 @@ from crosswalk.walker.leaves import TOP
 __all__ = ["parse_expectations", "quoted"]
 
 _TOKEN = re.compile(r'(?P<space>\s+)|(?P<comment>#.*)|"(?P<quoted>[^"]*)"|(?P<comma>,)|[^\s,"]+')
+# Those that editors count, and not all that str.splitlines() takes for one.
+_LINE_END = re.compile(r"\r\n?|\n")
 _NUMBER = "0[xX][0-9a-fA-F_]+|[0-9][0-9_]*"
 _RANGE = re.compile(rf"(?P<start>{_NUMBER})(?:(?P<sign>[-+])(?P<end>{_NUMBER})|-)?")
 _LOOKS_LIKE_RANGE = re.compile(r"[0-9]")
@@ -72,7 +74,7 @@ def parse_expectations(text: str, place: str, *, lines: bool = True) -> tuple[Se
     `lines` the text is an argument, and only columns are named.
     """
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_LINE_END.split(text), 1):
         where = f"{one_line(place)}:{number}" if lines else one_line(place)
         tokens = _tokens(line, where)
         if tokens:
@@ -281,8 +283,8 @@ class _Line:
 
 
 def _number(text: str) -> int | None:
-    """Return the number that a text is; None where it is none."""
+    """Return the number that a text is, without a sign; None where it is none."""
     try:
-        return int(text, 0)
+        return int(text, 0) if re.fullmatch(_NUMBER, text) else None
     except ValueError:
         return None

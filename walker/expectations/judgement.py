@@ -333,9 +333,18 @@ class _Judge:
         return "" if outside is None else f"the table for {outside:#x} is not in memory"
 
     def _found(self, target: Target) -> list[Span]:
-        """Return the ranges that a target names, as they come."""
-        if target.end is not None:
-            return [(target.start, target.end)]
+        """Return the ranges that a target names, as they come.
+
+        Raise `_Unsaid` where there is none, or none that could be mapped.
+        """
+        found = self._named(target) if target.end is None else [(target.start, target.end)]
+        if not any(map(self._search.translates, found)):
+            modes = " and ".join(dict.fromkeys(each.mode.value for each in self._contexts))
+            raise _Unsaid(f"{one_line(target.text)} has no address that {modes} paging translates")
+        return found
+
+    def _named(self, target: Target) -> list[Span]:
+        """Return the ranges that a name stands for."""
         found = self._subject.names.find(target.text)
         if not found:
             near = self._subject.names.near(target.text)

@@ -73,6 +73,13 @@ class Search:
         for group in self._groups:
             yield from group.find(spans, rule)
 
+    def translates(self, span: Span) -> bool:
+        """Return whether a range has an address that tables of this paging could translate.
+
+        Not one without a canonical address, nor one beyond the 32 bits of the older modes.
+        """
+        return any(group.translates(span) for group in self._groups)
+
     def outside(self, spans: Sequence[Span]) -> int | None:
         """Return an address in the ranges whose table isn't in memory, the first; None for none."""
         found = (group.outside(spans) for group in self._groups)
@@ -214,6 +221,10 @@ class _Group:
         found = rights_of_pages(self._context, np.concatenate(pages))
         cut.append(np.stack([found.start, found.start + found.size]))
         return np.concatenate(cut, axis=1)
+
+    def translates(self, span: Span) -> bool:
+        """Return whether a range has an address that a table could translate."""
+        return bool(self._indexed([span]))
 
     def holes(self, span: Span) -> Iterator[int | None]:
         """Yield for each root the first address in the range that it doesn't map, or None."""

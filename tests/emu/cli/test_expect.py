@@ -142,6 +142,18 @@ def test_an_error_in_a_file_has_its_line(run, case, expect, tmp_path):
     assert "no sentence in it" in refused(run("walk", case(kernel()), "--expect", expect("#")))
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(run, case, tmp_path):
+    path = tmp_path / "marked.expect"
+    path.write_bytes(b"\xef\xbb\xbfno wx\n")
+    assert "holds          no wx\n" in run("walk", case(kernel()), "--expect", path).out
+
+
+def test_a_range_without_an_address_of_the_mode_is_not_said_to_hold(run, case):
+    ran = run("walk", case(kernel()), "--expect", "no user in 0xffff80000000000-0xfffffffffffffff")
+    reason = "0xffff80000000000-0xfffffffffffffff has no address that 4-level paging translates"
+    assert (2, True) == (ran.status, f": {reason}\n" in ran.out)
+
+
 @pytest.mark.parametrize(
     "given",
     [["--coalesce"], ["--wx"], ["--start", "1"], ["--in", "x"], ["--limit", "3"], ["--watch", "1"]],
@@ -170,7 +182,12 @@ def test_holds_is_not_said_of_tables_that_are_not_there(run, lacking):
     assert "can't be said  no wx: the table for 0x400000 is not in memory\n" in ran.out
     assert "holds          no user in upper-half\n" in ran.out
     assert 2 == ran.status
-    assert 0 == run("walk", *lacking, "--expect", "no wx", "--partial").status
+    ran = run(
+        "walk", *lacking, "--expect", "no wx", "--expect", "no user in upper-half", "--partial"
+    )
+    assert "holds          no wx: partial: the table for 0x400000 is not in memory\n" in ran.out
+    assert "verdict: 2 expectations hold, 1 of them partial\n" in ran.out
+    assert 0 == ran.status
     ran = run("walk", *lacking, "--expect", "frames never wx")
     assert (2, True) == (
         ran.status,
@@ -302,6 +319,17 @@ def test_expect_new_says_what_breaks_what_does_not_hold(run, case):
     assert "# no wx   # BROKEN: 1 mapping\n#   0000000000400000-" in out
     assert "\nno user in 0xffff800000000000-\n" in out
     assert "\nguard 0x0-0x1000 unmapped\n" in out
+
+
+def test_expect_new_says_what_breaks_everything_where_nothing_holds(run, tmp_path):
+    path = Path(__file__).resolve().parents[2] / "cases" / "shared" / "recursive.json"
+    ran = run("expect", "new", path, "-o", tmp_path / "new.expect")
+    assert (0, "") == (ran.status, ran.out)
+    assert "no expectation holds, of 6: each stands behind a #, with the reason\n" in ran.err
+    lines = (tmp_path / "new.expect").read_text().splitlines()
+    assert "# no wx   # BROKEN: 122 mappings" in lines
+    assert all(line.startswith("#") for line in lines if line)
+    assert "no sentence in it" in refused(run("walk", path, "--expect", tmp_path / "new.expect"))
 
 
 def test_expect_new_of_what_says_nothing_is_an_error(run, tmp_path):

@@ -82,6 +82,12 @@ def test_comments_and_empty_lines_count_as_lines():
     assert [("no wx", 3), ("no user", 4)] == [(each.text, each.line) for each in found]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_those_that_an_editor_counts(end):
+    text = f"# a\u2028b\x0bc\x0cd\x85e{end}no wx"
+    assert [2] == [each.line for each in parse_expectations(text, "file")]
+
+
 ERRORS = {
     "no": "f:1:3: expected wx or user",
     "no wxx": "f:1:4: expected wx or user, found wxx",
@@ -104,6 +110,9 @@ ERRORS = {
     "guard .text": "f:1:12: expected unmapped",
     "tables are never writable": "f:1:8: expected never, found are",
     "at most some mappings": "f:1:9: expected a number, found some",
+    "at most -1 mappings": "f:1:9: expected a number, found -1",
+    "at most +1 mappings": "f:1:9: expected a number, found +1",
+    "at most 0b1 mappings": "f:1:9: expected a number, found 0b1",
     ".text never used": "f:1:13: expected readable, writable, executable, wx or accessible, found "
     "used",
     "unchanged since": "f:1:16: expected a point of the boot",

@@ -19,7 +19,21 @@ from crosswalk.walker.expectations.sentences import Ability, Privilege
 from crosswalk.walker.leaves import table_frames
 from crosswalk.walker.symbols import NO_NAMES
 from tests.random_tables import address_spaces
-from tests.tables import KIB4, MIB2, OPEN, RW, TOP, US, USED, XD, A, P, chain, context
+from tests.tables import (
+    KIB4,
+    MIB2,
+    OPEN,
+    RW,
+    TOP,
+    US,
+    USED,
+    XD,
+    A,
+    P,
+    PageTables,
+    chain,
+    context,
+)
 from tests.walker.expectations.layouts import (
     DATA,
     DATA_PA,
@@ -321,6 +335,42 @@ def test_of_more_mappings_than_could_be_listed_the_first_are_named():
     assert [BROKEN] * 4 + [HOLDS] * 2 == [each.outcome for each in found]
     assert [512**4, 512**4 // 2, 1] == [each.count for each in found[:3]]
     assert all(each.evidence for each in found[:4])
+
+
+NOWHERE = {
+    4: ("0x800000000000-0xffff7fffffffffff", "0xffff80000000000+0x1000"),
+    5: ("0x100000000000000-0xff00000000000000",),
+    "PAE": ("0x100000000-", "0xffff800000000000-"),
+    "32-bit": ("0x100000000", "0xffff800000000000-"),
+}
+ABOUT = (
+    "guard {} unmapped",
+    "{} is unmapped",
+    "no user in {}",
+    "no wx in {}",
+    "at most 1 mapping in {}",
+    "{} is r-x",
+    "{} is mapped",
+    "{} surrounded by unmapped",
+    "frames of {} never writable",
+    "only {} executable",
+    "0x0-0x1000, {} is unmapped",
+    "{} unchanged since A",
+)
+
+
+@pytest.mark.parametrize("about", ABOUT)
+@pytest.mark.parametrize("mode", NOWHERE)
+def test_nothing_is_said_of_addresses_that_the_mode_does_not_have(mode, about):
+    tables = PageTables(mode, ram=((0, 1 << 24),)).map(0x40_0000, 0x20_0000, P)
+    asked = context(tables.mode, root=tables.root)
+    earlier = {"A": take_snapshot(tables.memory, asked)}
+    for there in NOWHERE[mode]:
+        found = verdict(tables, about.format(there), contexts=asked, earlier=earlier)
+        reason = f"{there} has no address that {asked.mode.value} paging translates"
+        assert (UNSAID, reason) == (found.outcome, found.reason)
+    # A range that has some is judged by those.
+    assert HOLDS == verdict(tables, "no user in 0x500000-", contexts=asked).outcome
 
 
 @st.composite
