@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from crosswalk.emu.load.linux.image import unpack_bzimage
+from crosswalk.emu.load.linux.image import release_of, unpack_bzimage
 from crosswalk.emu.workers.command import run_command
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
@@ -27,6 +27,7 @@ from crosswalk.walker.formats import Source
 from crosswalk.walker.formats.located_errors import one_line
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.pages import pages
+from crosswalk.walker.symbols.identity import Identity, build_id_in
 from crosswalk.walker.symbols.kaslr import vmcoreinfo_values
 from crosswalk.walker.symbols.linear_memory import LinearMemory
 from crosswalk.walker.symbols.linux import IMAGE
@@ -123,14 +124,16 @@ def _read_by_drgn(source: Source, info: str) -> bytes:
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 
-def kallsyms_of_image(content: bytes) -> bytes:
-    """Return the symbols of a bzImage, at the addresses that the kernel is linked to.
+def kallsyms_of_image(content: bytes) -> tuple[bytes, Identity]:
+    """Return the symbols of a bzImage, where the kernel is linked to, and which build it is.
 
     Raises `BadInput` with the reason where there are none: vmlinux-to-elf isn't installed, or
     finds none.
     """
     try:
-        return _found([(0, unpack_bzimage(content))])
+        vmlinux = unpack_bzimage(content)
+        identity = Identity(build_id_in(vmlinux), release_of(content))
+        return _found([(0, vmlinux)]), identity
     except BadInput as error:
         install = f": {_INSTALL}" if _MISSING in str(error) else ""
         raise BadInput(f"a bzImage, whose symbols vmlinux-to-elf finds: {error}{install}") from None

@@ -27,7 +27,12 @@ from crosswalk.walker.pages import Pages
 from crosswalk.walker.symbols import NO_NAMES, Names, Span, SpanKind, Spans
 from crosswalk.walker.symbols.known import NO_SYMBOLS, halves, known_names, vmcoreinfo_of
 from crosswalk.walker.symbols.physical import physical_names
-from crosswalk.walker.symbols.symbol_files import SymbolFile, content_of, parse_symbols
+from crosswalk.walker.symbols.symbol_files import (
+    SymbolFile,
+    content_of,
+    is_bzimage,
+    parse_symbols,
+)
 
 __all__ = [
     "AUTO",
@@ -106,15 +111,13 @@ def symbols_of(path: str) -> SymbolFile:
     """Return the symbols in a file; in a bzImage those that vmlinux-to-elf finds."""
     with errors_named(path):
         content, name = content_of(path, remark), one_line(Path(path).name)
-        if content[_BZIMAGE_AT : _BZIMAGE_AT + len(_BZIMAGE)] != _BZIMAGE:
+        if not is_bzimage(content):
             return parse_symbols(content, name)
         # It needs what other files don't: the loader of kernels.
         from crosswalk.emu.cli.kallsyms import kallsyms_of_image  # noqa: PLC0415
 
-        return parse_symbols(kallsyms_of_image(content), name)
-
-
-_BZIMAGE, _BZIMAGE_AT = b"HdrS", 0x202
+        lines, identity = kallsyms_of_image(content)
+        return replace(parse_symbols(lines, name), identity=identity)
 
 
 def _found(spaces: Spaces) -> Names:

@@ -25,6 +25,7 @@ __all__ = [
     "map_file",
     "open_window",
     "read_file",
+    "read_head",
     "shrunk_file",
     "synchronise",
     "write_file",
@@ -174,16 +175,31 @@ def read_file(path: str | os.PathLike[str], largest: int = _LARGEST) -> bytes:
     """
     name = os.fspath(path)
     with errors_named(name):
-        try:
-            with os.fdopen(_open_regular(name), "rb") as file:
-                content = file.read(largest + 1)
-                if content is None:  # A file of /proc that waits for data, as kmsg does.
-                    raise BadInput("not a regular file")
-        except OSError as error:
-            raise BadInput(_reason(error)) from None
+        content = _first_bytes(name, largest + 1)
         if len(content) > largest:
             raise BadInput(f"more than {largest:,} bytes")
         return content
+
+
+def read_head(path: str | os.PathLike[str], size: int) -> bytes:
+    """Return the first `size` bytes of the file at `path`, or all there are.
+
+    Raises `BadInput` as `map_file` does; an empty file is none.
+    """
+    name = os.fspath(path)
+    with errors_named(name):
+        return _first_bytes(name, size)
+
+
+def _first_bytes(name: str, size: int) -> bytes:
+    try:
+        with os.fdopen(_open_regular(name), "rb") as file:
+            content = file.read(size)
+    except OSError as error:
+        raise BadInput(_reason(error)) from None
+    if content is None:  # A file of /proc that waits for data, as kmsg does.
+        raise BadInput("not a regular file")
+    return content
 
 
 def _open_regular(name: str) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import U64
+from crosswalk.walker.symbols.identity import Identity, identity_of_elf
 from crosswalk.walker.symbols.spans import Span, SpanKind, Spans, Strings
 from crosswalk.walker.symbols.system_map import RawSymbols, made_spans
 
@@ -48,23 +49,24 @@ _ALLOCATED, _THREAD_LOCAL = 2, 0x400
 _LOCAL, _GLOBAL, _WEAK = 0, 1, 2
 _RANKS = {_GLOBAL: 0, _WEAK: 1, _LOCAL: 2}
 _RELOCATABLE = "ET_REL"
+_BANNER = "linux_banner"
 _BAD = (ELFError, ValueError, UnicodeDecodeError, OverflowError, struct.error, KeyError)
 
 
-def read_elf(data: bytes) -> tuple[Spans, Spans]:
-    """Return the symbols and the sections of an ELF file for x86, at the addresses it is linked to.
+def read_elf(data: bytes) -> tuple[Spans, Spans, Identity]:
+    """Return the symbols and the sections of an ELF file for x86, and which kernel's it says it is.
+
+    Addresses are those that it is linked to.
 
     Symbols are those of .symtab, or of .dynsym where there is none: functions, objects and what has
     no type, defined in a section. Sections are those that are loaded. Raises `BadInput` in one line
-    for a file of another machine, an object file, a core, a damaged one, and one that has neither.
+    for a file of another machine, an object file, a damaged one, and one that has neither.
     """
     try:
         elf = ELFFile(io.BytesIO(data))
         machine, kind = elf["e_machine"], elf["e_type"]
         if machine not in ("EM_X86_64", "EM_386"):
             raise BadInput(f"an ELF file of another machine ({machine})")
-        if kind == "ET_CORE":
-            raise BadInput("an ELF core has no symbols: --symbols takes the kernel's own file")
         if kind == _RELOCATABLE:
             raise BadInput("an object file: its symbols have no addresses until it is loaded")
         sections = [(each.name, each.header) for each in elf.iter_sections()]
@@ -78,13 +80,15 @@ def read_elf(data: bytes) -> tuple[Spans, Spans]:
             None,
         )
         raw = None if table is None else _raw(data, table, sections, long=elf.elfclass == 64)
+        loaded = _sections(sections)
+        symbols = Spans.of(SpanKind.SYMBOL, ()) if raw is None else made_spans(raw).within(loaded)
+        banner = next(iter(symbols.find(_BANNER)), None)
+        identity = identity_of_elf(elf, data, None if banner is None else banner.start)
     except _BAD as error:
         raise BadInput(f"a damaged ELF file: {error}") from None
-    loaded = _sections(sections)
-    symbols = Spans.of(SpanKind.SYMBOL, ()) if raw is None else made_spans(raw).within(loaded)
     if not len(symbols) and not len(loaded):
         raise BadInput("an ELF file without sections and symbols: it was stripped of them")
-    return symbols, loaded
+    return symbols, loaded, identity
 
 
 def _sections(sections: list[tuple[str, Any]]) -> Spans:

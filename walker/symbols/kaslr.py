@@ -4,6 +4,7 @@ Source: Linux, Documentation/admin-guide/kdump/vmcoreinfo.rst, "KERNELOFFSET"; a
 what lies before and behind the image isn't mapped once Linux is up (cleanup_highmap).
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.pages import pages
 from crosswalk.walker.rights import Rights
-from crosswalk.walker.symbols.linux import IMAGE, addresses_of
+from crosswalk.walker.symbols.linux import IMAGE, all_addresses_of
 from crosswalk.walker.symbols.spans import Spans
 
 __all__ = ["Offset", "symbols_offset", "vmcoreinfo_values"]
@@ -22,6 +23,7 @@ _ALIGNED = 1 << 21
 _END = IMAGE + (1 << 30)
 _TABLE = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
 _TEXT = ("_text", "_stext")
+_SYMBOL = "SYMBOL("
 _FIRST = {
     "__start_rodata": Rights.SUPERVISOR_READ,
     "_sdata": Rights.SUPERVISOR_READ | Rights.SUPERVISOR_WRITE,
@@ -51,45 +53,76 @@ def symbols_offset(
 ) -> Offset:
     """Return how far the symbols of a kernel's file are from where that kernel runs.
 
-    By the addresses of `info`, the values of its VMCOREINFO; where there are none, by the first
-    page that is mapped where the image may be, if all of the kernel's text is executable from
-    there, and text, read-only data and data begin and end where their rights do. Symbols of what
-    isn't Linux stay where they are. Raises `BadInput` in one line for symbols that can't be those
-    of this kernel.
+    By the addresses of `info`, the values of its VMCOREINFO, all of which have to fit; where there
+    are none, by the first page that is mapped where the image may be, if all of the kernel's text
+    is executable from there, and text, read-only data and data begin and end where their rights
+    do. Symbols of what isn't Linux stay where they are. Raises `BadInput` in one line for symbols
+    that can't be those of this kernel.
     """
-    known = addresses_of(symbols, ("_text", "_stext", *_TABLE, *_FIRST, *_LAST))
+    stated = _stated(info)
+    found = all_addresses_of(symbols, {*stated, *_TEXT, *_TABLE, *_FIRST, *_LAST})
+    known = {name: addresses[0] for name, addresses in found.items()}
     text = next((known[name] for name in _TEXT if name in known), None)
+    if stated:
+        return _by_addresses(found, stated, info, symbols)
     if text is None or not IMAGE <= text < _END:
         return Offset(0)
-    stated = {
-        name: int(info[f"SYMBOL({name})"], 16)
-        for name in ("_stext", "swapper_pg_dir")
-        if _is_hex(info.get(f"SYMBOL({name})", ""))
-    }
-    if stated:
-        return _by_addresses(known, text, stated)
     return _by_tables(known, text, memory, context)
+
+
+def _stated(info: dict[str, str]) -> dict[str, int]:
+    """Return the addresses of symbols in a VMCOREINFO; what isn't in the image is a pointer."""
+    found = {}
+    for key, value in info.items():
+        if key.startswith(_SYMBOL) and key.endswith(")") and _is_hex(value):
+            address = int(value, 16)
+            if IMAGE <= address < _END:
+                found[key[len(_SYMBOL) : -1]] = address
+    return found
 
 
 def _is_hex(text: str) -> bool:
     return bool(text) and all(char in "0123456789abcdefABCDEF" for char in text)
 
 
-def _by_addresses(known: dict[str, int], text: int, stated: dict[str, int]) -> Offset:
-    found = []
-    if "_stext" in stated:
-        found.append(("_stext", stated["_stext"] - known.get("_stext", text)))
-    table = next((known[name] for name in _TABLE if name in known), None)
-    if "swapper_pg_dir" in stated and table is not None:
-        found.append(("swapper_pg_dir", stated["swapper_pg_dir"] - table))
-    if not found:
-        return Offset(0, f"whether KASLR has moved the kernel isn't known: {_GIVE}")
-    values = {value for _, value in found}
-    if len(values) > 1 or found[0][1] % _ALIGNED:
-        apart = ", ".join(f"{name} {_signed(value)}" for name, value in found)
-        raise BadInput(f"symbols of another kernel: from there to VMCOREINFO's it is {apart}")
-    value = found[0][1]
-    return Offset(value, f"KASLR: symbols are moved by {_signed(value)} (VMCOREINFO)" * bool(value))
+def _by_addresses(
+    found: dict[str, list[int]], stated: dict[str, int], info: dict[str, str], symbols: Spans
+) -> Offset:
+    """Return the one distance from where symbols are to where VMCOREINFO has all of them.
+
+    Of several of one name, which are static ones, any may be meant.
+    """
+    same = {"_stext": _TEXT[::-1], **dict.fromkeys(_TABLE, _TABLE)}
+    apart: dict[str, set[int]] = {}
+    for name, address in stated.items():
+        meant = next((each for each in (name, *same.get(name, ())) if each in found), None)
+        if meant is not None:
+            apart[name] = {address - each for each in found[meant]}
+    if not apart:
+        if not ((symbols.start >= IMAGE) & (symbols.start < _END)).any():
+            return Offset(0)
+        stands = info.get("KERNELOFFSET", "")
+        says = f" (KERNELOFFSET is 0x{stands})" if _is_hex(stands) else ""
+        return Offset(0, f"whether KASLR has moved the kernel isn't known{says}: {_GIVE}")
+    counts = Counter(value for values in apart.values() for value in values)
+    value = min(counts, key=lambda each: (each % _ALIGNED != 0, -counts[each], abs(each)))
+    others = [name for name in apart if value not in apart[name]]
+    if others or value % _ALIGNED:
+        fit = [name for name in apart if name not in others][:1]
+        listed = ", ".join(
+            f"{name} {_signed(min(apart[name], key=lambda each: abs(each - value)))}"
+            for name in (*fit, *others[:1])
+        )
+        raise BadInput(
+            f"symbols of another kernel: from there to VMCOREINFO's it is {listed}; "
+            f"{len(apart) - len(others)} of {len(apart)} fit"
+        )
+    remark = f"KASLR: symbols are moved by {_signed(value)} (VMCOREINFO)" * bool(value)
+    if len(apart) == 1:
+        (name,) = apart
+        alone = f"VMCOREINFO has {name} alone of them: whether they are this kernel's isn't known"
+        remark = f"{remark}; {alone}" if remark else alone
+    return Offset(value, remark)
 
 
 def _by_tables(

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.sources import Source, SourceKind
 from crosswalk.walker.roots.vmcoreinfo import parse_vmcoreinfo, texts_in_memory
+from crosswalk.walker.symbols.identity import Identity
 from crosswalk.walker.symbols.kaslr import Offset, symbols_offset, vmcoreinfo_values
 from crosswalk.walker.symbols.linux import addresses_of, linux_regions
 from crosswalk.walker.symbols.names import Names
@@ -63,11 +65,12 @@ def known_names(
     `info` is the text of the kernel's VMCOREINFO; with `linux` the regions are those of a Linux
     kernel also where neither that nor the symbols say so. Symbols are moved by `offset`, in bytes,
     or by what KASLR has moved the kernel. `notice` takes sentences for people about that, and about
-    regions that aren't known. Raises `BadInput` as `symbols_offset` does.
+    regions that aren't known. Raises `BadInput` in one line for symbols of another kernel; with
+    `offset` that is a notice.
     """
     say = notice or (lambda _: None)
     values = vmcoreinfo_values(info)
-    moved = Offset(offset) if offset is not None else _offset(file, values, source)
+    moved = _offset(file, values, source, offset)
     if moved.remark:
         say(moved.remark)
     symbols, sections = file.symbols.moved(moved.value), file.sections.moved(moved.value)
@@ -82,8 +85,24 @@ def known_names(
     return Names(found.regions, sections, symbols, wider, file.name or "Linux' layout")
 
 
-def _offset(file: SymbolFile, info: dict[str, str], source: Source) -> Offset:
-    return symbols_offset(file.symbols, info, source.memory, source.context)
+def _offset(file: SymbolFile, info: dict[str, str], source: Source, given: int | None) -> Offset:
+    if given is not None and not info:
+        return Offset(given)
+    try:
+        _require_kernel(file, info)
+        found = symbols_offset(file.symbols, info, source.memory, source.context)
+    except BadInput as error:
+        if given is None:
+            raise BadInput(f"{file.name}: {error}") from None
+        return Offset(given, f"{error}; they are moved by {given:#x} all the same")
+    return found if given is None else Offset(given)
+
+
+def _require_kernel(file: SymbolFile, info: dict[str, str]) -> None:
+    kernel = Identity(info.get("BUILD-ID", ""), info.get("OSRELEASE", ""))
+    different = file.identity.differs(kernel)
+    if different:
+        raise BadInput(f"symbols of another kernel: {different}")
 
 
 def halves(context: PagingContext) -> tuple[Span, ...]:

@@ -19,7 +19,7 @@ from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.symbols.linear_memory import LinearMemory
 from crosswalk.walker.symbols.spans import Span, SpanKind, Spans
 
-__all__ = ["IMAGE", "LinuxRegions", "addresses_of", "linux_regions"]
+__all__ = ["IMAGE", "LinuxRegions", "addresses_of", "all_addresses_of", "linux_regions"]
 
 IMAGE = 0xFFFF_FFFF_8000_0000
 """Where the kernel's image may be mapped from on (__START_KERNEL_map)."""
@@ -97,11 +97,17 @@ class LinuxRegions:
 
 def addresses_of(symbols: Spans, wanted: Iterable[str]) -> dict[str, int]:
     """Return the addresses of these symbols that there are, the first of each name."""
-    sought = {name.encode() for name in wanted}
-    found: dict[str, int] = {}
+    return {name: found[0] for name, found in all_addresses_of(symbols, wanted).items()}
+
+
+def all_addresses_of(symbols: Spans, wanted: Iterable[str]) -> dict[str, list[int]]:
+    """Return the addresses of these symbols that there are; several may have one name."""
+    sought = {name.encode("utf-8", "surrogateescape") for name in wanted}
+    found: dict[str, list[int]] = {}
     for row, name in enumerate(symbols.names.held):
         if name in sought:
-            found.setdefault(name.decode(), int(symbols.start[row]))
+            text = name.decode("utf-8", "surrogateescape")
+            found.setdefault(text, []).append(int(symbols.start[row]))
     return found
 
 
@@ -132,7 +138,7 @@ def linux_regions(
         ("fixmap", _MODULES_END, _VSYSCALL),
         ("vsyscall", _VSYSCALL, _VSYSCALL + 0x1000),
     ]
-    randomised, remarks = _randomised(memory, context, layout, known)
+    randomised, remarks = _randomised(memory, context, layout, known, info)
     found += randomised
     image_end = IMAGE + _image_size(known, info)
     parts = list(_parts(known, image_end))
@@ -183,17 +189,23 @@ def _between(
 
 
 def _randomised(
-    memory: PhysicalMemory, context: PagingContext, layout: _Layout, known: dict[str, int]
+    memory: PhysicalMemory,
+    context: PagingContext,
+    layout: _Layout,
+    known: dict[str, int],
+    info: dict[str, str],
 ) -> tuple[list[tuple[str, int, int]], list[str]]:
     """Return the direct map, vmalloc and vmemmap, as far as they are known, and remarks."""
     fixed = (layout.direct_map[0], layout.vmalloc[0], layout.vmemmap[0])
     bases = _read_bases(memory, context, layout, known)
-    if bases is None and known and not any(name in known for name in _BASES):
-        bases = fixed  # A kernel without variables for them, which are there to be randomised.
-    why = "the variables that say so can't be read" if known else "no symbols say so"
+    variables = any(name in known for name in _BASES)
+    why = "the variables that say so can't be read" if variables else "no symbols say so"
     base = None if bases is not None else _likely_direct_map(memory, context, layout)
     if base == fixed[0]:
         bases = fixed  # By chance that is one of thousands of places.
+    moved = info.get("KERNELOFFSET", "0").strip("0")
+    if bases is None and base is None and known and not variables and not moved:
+        bases = fixed  # A kernel without variables for them, which are there to be randomised.
     if bases is not None:
         size = tuple(
             end - start for start, end in (layout.direct_map, layout.vmalloc, layout.vmemmap)

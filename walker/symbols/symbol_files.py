@@ -4,15 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.files import map_file, read_file
+from crosswalk.walker.formats.files import map_file, read_file, read_head
 from crosswalk.walker.formats.unpack import compression_of, unpack
+from crosswalk.walker.symbols.identity import UNKNOWN, Identity
 from crosswalk.walker.symbols.spans import SpanKind, Spans
 from crosswalk.walker.symbols.system_map import parse_system_map
 
-__all__ = ["SymbolFile", "content_of", "parse_symbols"]
+__all__ = ["SymbolFile", "content_of", "is_bzimage", "parse_symbols"]
 
 _LARGEST = 1 << 30
 _ELF = b"\x7fELF"
+_ELF_KIND, _CORE = 16, 4
+_BZIMAGE, _BZIMAGE_AT = b"HdrS", 0x202
+_HEAD = 1 << 12
+"""How many bytes, from the first, tell what has no symbols."""
 _OTHERS = {
     b"Microsoft C/C++ MSF 7": "a PDB, Windows' symbols, which isn't read",
     b"MZ": "a PE image, whose symbols are in a PDB, which isn't read (a bzImage has none; "
@@ -23,11 +28,15 @@ _OTHERS = {
 
 @dataclass(frozen=True, slots=True)
 class SymbolFile:
-    """The symbols and sections of a file, at the addresses it is linked to; `name` is printable."""
+    """The symbols and sections of a file, at the addresses it is linked to; `name` is printable.
+
+    `identity` is the build that the file says it is of.
+    """
 
     name: str
     symbols: Spans
     sections: Spans
+    identity: Identity = UNKNOWN
 
 
 def parse_symbols(data: bytes, name: str) -> SymbolFile:
@@ -35,9 +44,7 @@ def parse_symbols(data: bytes, name: str) -> SymbolFile:
 
     `name` is what the file is called, printable. Raises `BadInput` in one line.
     """
-    for magic, what in _OTHERS.items():
-        if data.startswith(magic):
-            raise BadInput(what)
+    _require_symbols(data[:_HEAD])
     if data.startswith(_ELF):
         # What reads ELF files takes a while to import.
         from crosswalk.walker.symbols.elf import read_elf  # noqa: PLC0415
@@ -49,10 +56,30 @@ def parse_symbols(data: bytes, name: str) -> SymbolFile:
 def content_of(name: str, notice: Callable[[str], None] | None = None) -> bytes:
     """Return the content of a file, of a compressed one what it unpacks to: at most 1 GiB.
 
-    `notice` takes lines for people while it is unpacked. Raises `BadInput` in one line.
+    `notice` takes lines for people while it is unpacked. Raises `BadInput` in one line; for what
+    has no symbols, as a dump of memory, it does that by the first bytes.
     """
-    head = read_file(name, _LARGEST)
+    head = read_head(name, _HEAD)
     if compression_of(head) is None:
-        return head
+        _require_symbols(head)
+        return read_file(name, _LARGEST)
     file, _ = unpack(map_file(name), limit=_LARGEST, notice=notice)
+    _require_symbols(file.data[:_HEAD])
     return file.data[:]
+
+
+def _require_symbols(head: bytes) -> None:
+    """Raise `BadInput` for a file that by its first bytes has no symbols."""
+    for magic, what in _OTHERS.items():
+        if head.startswith(magic) and not is_bzimage(head):
+            raise BadInput(what)
+    kind = int.from_bytes(head[_ELF_KIND : _ELF_KIND + 2], "little")
+    if head.startswith(_ELF) and kind == _CORE:
+        raise BadInput("an ELF core has no symbols: --symbols takes the kernel's own file")
+    if b"\0" in head and not head.startswith(_ELF) and not is_bzimage(head):
+        raise BadInput("neither an ELF file nor lines of an address, a type and a name")
+
+
+def is_bzimage(content: bytes) -> bool:
+    """Return whether this is a Linux kernel as distributions ship it, by its first 1 KiB."""
+    return content[_BZIMAGE_AT : _BZIMAGE_AT + len(_BZIMAGE)] == _BZIMAGE

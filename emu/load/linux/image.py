@@ -30,6 +30,7 @@ __all__ = [
     "KernelImage",
     "load_kernel",
     "parse_kernel",
+    "release_of",
     "unpack",
     "unpack_bzimage",
 ]
@@ -92,7 +93,7 @@ def parse_kernel(data: bytes) -> KernelImage:
         return KernelImage(segments, entry, sections=sections)
     segments, entry, sections = _elf(unpack_bzimage(data))
     end = 0x202 + data[0x201]
-    return KernelImage(segments, entry, data[HEADER_AT:end], _release(data), sections)
+    return KernelImage(segments, entry, data[HEADER_AT:end], release_of(data), sections)
 
 
 def unpack_bzimage(data: bytes) -> bytes:
@@ -115,7 +116,8 @@ def unpack_bzimage(data: bytes) -> bytes:
     return unpack(data[start : start + length])
 
 
-def _release(data: bytes) -> str:
+def release_of(data: bytes) -> str:
+    """Return the release that a bzImage's header says, as "6.1.0-57-amd64"; "" for none."""
     (at,) = struct.unpack_from("<H", data, _NAME_AT)
     text = data[at + 0x200 : at + 0x400] if at else b""
     return printable(text.partition(b"\0")[0].partition(b" ")[0].decode("ascii", "replace"))

@@ -5,7 +5,7 @@ import struct
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SECTION = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
-NULL, PROGBITS, SYMTAB, STRTAB, NOBITS = 0, 1, 2, 3, 8
+NULL, PROGBITS, SYMTAB, STRTAB, NOTES, NOBITS = 0, 1, 2, 3, 7, 8
 ALLOC, EXECUTE, TLS = 2, 4, 0x400
 LOCAL, GLOBAL, WEAK = 0, 1, 2
 NO_TYPE, OBJECT, FUNCTION, SECTION_SYMBOL, FILE = 0, 1, 2, 3, 4
@@ -21,8 +21,14 @@ def strings(names):
     return text, places
 
 
+def _typed(section):
+    name, address, size, flags, *more = section
+    return name, address, size, flags, *more, *(PROGBITS, b"")[len(more) :]
+
+
 def kernel_elf(sections, symbols, *, machine=62, kind=2):
-    """An ELF file of sections (name, address, size, flags[, type]) and symbols.
+    """An ELF file of sections (name, address, size, flags[, type[, content]]) and
+    symbols.
 
     A symbol is (name, value, size, bind, type, number of its section, from 1 on).
     """
@@ -33,12 +39,14 @@ def kernel_elf(sections, symbols, *, machine=62, kind=2):
     )
     named = [name for name, *_ in sections] + [b".symtab", b".strtab", b".shstrtab"]
     names, at = strings(named)
-    body = table + text + names
+    body = table + text + names + b"".join(content for *_, content in map(_typed, sections))
     offset = HEADER.size
     headers = [SECTION.pack(*[0] * 10)]
-    for name, address, size, flags, *other in sections:
-        what = other[0] if other else PROGBITS
-        headers.append(SECTION.pack(at[name], what, flags, address, 0, size, 0, 0, 1, 0))
+    place = offset + len(table) + len(text) + len(names)
+    for name, address, size, flags, what, content in map(_typed, sections):
+        where = place if content else 0
+        headers.append(SECTION.pack(at[name], what, flags, address, where, size, 0, 0, 1, 0))
+        place += len(content)
     strtab = len(sections) + 2
     headers += [
         SECTION.pack(at[b".symtab"], SYMTAB, 0, 0, offset, len(table), strtab, 1, 8, SYMBOL.size),

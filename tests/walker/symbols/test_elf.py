@@ -1,9 +1,11 @@
 import gzip
+import struct
 
 import pytest
 
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.symbols.elf import read_elf
+from crosswalk.walker.symbols.identity import UNKNOWN, Identity, build_id_in
 from crosswalk.walker.symbols.symbol_files import content_of, parse_symbols
 from tests.walker.symbols.kernel_elf import (
     ABSOLUTE,
@@ -15,7 +17,9 @@ from tests.walker.symbols.kernel_elf import (
     LOCAL,
     NO_TYPE,
     NOBITS,
+    NOTES,
     OBJECT,
+    PROGBITS,
     TLS,
     WEAK,
     kernel_elf,
@@ -47,7 +51,8 @@ def listed(spans):
 
 
 def test_symbols_and_loaded_sections_are_read():
-    symbols, sections = read_elf(kernel_elf(SECTIONS, SYMBOLS))
+    symbols, sections, identity = read_elf(kernel_elf(SECTIONS, SYMBOLS))
+    assert UNKNOWN == identity
     assert [(".text", 0x40_1000, 0x40_2000), (".data", 0x40_3000, 0x40_3800)] == listed(sections)
     assert [
         ("entry", 0x40_1000, 0x40_1800),
@@ -83,6 +88,44 @@ def test_files_without_symbols_are_refused_in_one_line(tmp_path, content, messag
     assert str(error.value).isprintable()
 
 
+def test_a_large_core_is_refused_without_being_read(tmp_path):
+    path = tmp_path / "core"
+    path.write_bytes(kernel_elf(SECTIONS, SYMBOLS, kind=4))
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BadInput, match="an ELF core has no symbols"):
+        content_of(str(path))
+    raw = tmp_path / "raw"
+    with raw.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BadInput, match="neither an ELF file nor lines"):
+        content_of(str(raw))
+
+
+BUILD_ID = bytes(range(20))
+NOTE = struct.pack("<III4s", 4, len(BUILD_ID), 3, b"GNU\0") + BUILD_ID
+BANNER = b"Linux version 6.1.0-small (me@here) #1 SMP\n\0"
+
+
+@pytest.mark.parametrize(
+    ("note", "banner", "identity"),
+    [
+        (NOTE, BANNER, Identity(BUILD_ID.hex(), "6.1.0-small")),
+        (NOTE.replace(b"GNU", b"XEN"), BANNER, Identity("", "6.1.0-small")),
+        (NOTE, b"Xen version 4", Identity(BUILD_ID.hex(), "")),
+    ],
+)
+def test_a_file_says_which_build_it_is(note, banner, identity):
+    sections = [
+        (b".rodata", 0x40_1000, 0x100, ALLOC, PROGBITS, banner),
+        (b".notes", 0x40_2000, len(note), ALLOC, NOTES, note),
+    ]
+    content = kernel_elf(sections, [(b"linux_banner", 0x40_1000, 0, GLOBAL, OBJECT, 1)])
+    assert identity == read_elf(content)[2]
+    assert identity.build_id == build_id_in(content)
+    assert "" == build_id_in(content[:100])
+
+
 def test_a_name_outside_the_string_table_is_refused():
     content = bytearray(kernel_elf(SECTIONS, SYMBOLS))
     content[64 + 24 : 64 + 28] = (0x7FFF_FFFF).to_bytes(4, "little")
@@ -105,7 +148,7 @@ def test_a_file_cut_anywhere_is_read_or_refused_in_one_line():
     refused = []
     for size in range(4, len(content), 7):
         try:
-            symbols, _ = read_elf(content[:size])
+            symbols, *_ = read_elf(content[:size])
         except BadInput as error:
             refused.append(str(error))
         else:

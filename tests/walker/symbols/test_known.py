@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import open_source
 from crosswalk.walker.pages import pages
 from crosswalk.walker.symbols import NO_NAMES, Names, Span, SpanKind, Spans
+from crosswalk.walker.symbols.identity import Identity
 from crosswalk.walker.symbols.known import halves, known_names, vmcoreinfo_of
 from crosswalk.walker.symbols.physical import physical_names
 from crosswalk.walker.symbols.symbol_files import parse_symbols
 from tests.tables import TOP, P, PageTables, context
-from tests.walker.symbols.small_linux import SmallLinux
+from tests.walker.symbols.small_linux import LINKED, SmallLinux
 
 LINUX = Path(__file__).parents[2] / "cases" / "linux-6.1-4level.json"
 
@@ -57,6 +60,32 @@ def test_a_given_offset_goes_before_what_vmcoreinfo_says(small_linux):
     names = known_names(small_linux, file, info=linux.vmcoreinfo, offset=0x1000)
     (found,) = names.find("schedule")
     assert linux.addresses["schedule"] - linux.offset + 0x1000 == found.start
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "difference"),
+    [
+        (Identity("aa", "6.1.0-small"), Identity("ab", "6.1.0-small"), "build ID aa, not ab"),
+        (Identity("aa", "6.1.0-x"), Identity("aa", "6.1.0-small"), ""),
+        (Identity("", "6.1.0-x"), Identity("aa", "6.1.0-small"), "release 6.1.0-x, not 6.1.0-s"),
+        (Identity("aa", ""), Identity("", "6.1.0-small"), ""),
+    ],
+)
+def test_symbols_of_another_build_are_refused(small_linux, theirs, ours, difference):
+    linux, remarks = SmallLinux(), []
+    info = linux.vmcoreinfo.replace("6.1.0-small", ours.release)
+    info += f"BUILD-ID={ours.build_id}\n" if ours.build_id else ""
+    file = parse_symbols(linux.system_map.encode(), "vmlinux")
+    file = replace(file, identity=theirs)
+    if not difference:
+        assert known_names(small_linux, file, info=info).find("schedule")
+        return
+    with pytest.raises(BadInput, match=f"symbols of another kernel: {difference}"):
+        known_names(small_linux, file, info=info)
+    given = known_names(small_linux, file, info=info, offset=0x1000, notice=remarks.append)
+    assert LINKED + 0x1000 == given.find("_text")[0].start
+    assert difference in remarks[0]
+    assert remarks[0].endswith("they are moved by 0x1000 all the same")
 
 
 def test_a_case_of_linux_has_the_regions_of_its_tables():

@@ -141,8 +141,46 @@ def test_without_vmcoreinfo_kaslr_is_told_by_the_first_page_of_the_image():
 def test_symbols_of_another_kernel_are_refused():
     linux = SmallLinux()
     other = linux.vmcoreinfo.replace(f"{linux.addresses['_stext']:x}", f"{LINKED + 0x5000:x}")
-    with pytest.raises(BadInput, match=r"symbols of another kernel: .* _stext 0x5000, swapper"):
+    with pytest.raises(BadInput, match=r"another kernel: .* 0x2400000, _stext 0x5000; 1 of 2"):
         offset_of(linux, other)
+
+
+def stating(linux, **distances):
+    """Return VMCOREINFO with more symbols, each at a distance from where the image runs."""
+    lines = [f"SYMBOL({name})={LINKED + linux.offset + at:x}\n" for name, at in distances.items()]
+    return linux.vmcoreinfo + "".join(lines)
+
+
+def test_all_that_vmcoreinfo_says_has_to_fit():
+    linux = SmallLinux()
+    more = stating(linux, schedule=0x2080, node_online_map=0x40_1234)
+    # A pointer's value, as that of mem_section, is no address of the image.
+    more += "SYMBOL(schedule_pointer)=ffff89c2effd5000\nSYMBOL(_etext)=ffff89c2effd5000\n"
+    assert linux.offset == offset_of(linux, more).value
+    # _stext and swapper_pg_dir are where those of the kernel are, and another function isn't.
+    with pytest.raises(BadInput, match=r"swapper_pg_dir 0x2400000, schedule 0x2400100; 2 of 3 fit"):
+        offset_of(linux, stating(linux, schedule=0x2180))
+
+
+def test_of_static_symbols_of_one_name_any_may_be_meant():
+    linux = SmallLinux()
+    text = f"{LINKED + 0x40_1100:016x} d prb\n{LINKED + 0x40_1200:016x} d prb\n"
+    symbols = parse_system_map((linux.system_map + text).encode())
+    assert linux.offset == offset_of(linux, stating(linux, prb=0x40_1200), symbols).value
+    with pytest.raises(BadInput, match="prb"):
+        offset_of(linux, stating(linux, prb=0x40_1300), symbols)
+
+
+def test_one_address_does_not_say_whose_symbols_they_are():
+    linux = SmallLinux()
+    text = "".join(line for line in linux.system_map.splitlines(keepends=True) if " T " in line)
+    found = offset_of(linux, linux.vmcoreinfo, parse_system_map(text.encode()))
+    assert linux.offset == found.value
+    assert found.remark.endswith("_stext alone of them: whether they are this kernel's isn't known")
+    none = parse_system_map(f"{LINKED + 0x2080:x} T schedule\n".encode())
+    found = offset_of(linux, linux.vmcoreinfo, none)
+    assert 0 == found.value
+    assert "isn't known (KERNELOFFSET is 0x2400000): --symbols-offset says" in found.remark
 
 
 def test_an_image_whose_text_is_not_all_executable_tells_nothing_of_kaslr():
@@ -170,3 +208,26 @@ def test_symbols_of_no_kernel_are_not_moved():
     own = parse_system_map(b"0000000000401000 T _start\n")
     linux = SmallLinux()
     assert 0 == offset_of(linux, linux.vmcoreinfo, own).value
+
+
+@pytest.mark.parametrize("direct_map", [True, False])
+def test_without_variables_the_layout_is_the_fixed_one_only_where_nothing_says_otherwise(
+    direct_map,
+):
+    linux = SmallLinux()
+    lines = [line for line in linux.system_map.splitlines() if "_base" not in line]
+    symbols = parse_system_map("\n".join([*lines, ""]).encode()).moved(linux.offset)
+    info = vmcoreinfo_values(linux.vmcoreinfo)
+    memory, where = linux.memory, linux.context
+    if not direct_map:
+        tables = PageTables(4).map(linux.addresses["_text"], 0x8000)
+        memory, where = tables.memory, context(4, root=tables.root)
+    found = linux_regions(memory, where, symbols, info)
+    names = [each.name for each in found.regions]
+    assert direct_map == ("direct-map" in names)
+    assert not {"kasan-shadow", "vmalloc", "vmemmap"} & set(names)
+    assert "no symbols say so" in found.remarks[0]
+    # Without KASLR, and where no table maps RAM at another place, it is the fixed one.
+    plain = {**info, "KERNELOFFSET": "0"}
+    names = [each.name for each in linux_regions(memory, where, symbols, plain).regions]
+    assert direct_map != ("kasan-shadow" in names)
