@@ -43,6 +43,8 @@ _MOST = 500_000
 _FINDINGS = 64
 """The most findings of each kind that a page lists."""
 _ALIASES = 4
+_COMPARED = 100_000
+"""The most physical ranges of which is said what an assumed CR4 changes: it is slow."""
 
 
 def run_map(options: argparse.Namespace) -> int:
@@ -108,7 +110,7 @@ def _page(
     roots = ["--roots", options.roots] if spaces.named else []
     command = command_line(["crosswalk", "frames", *again, *roots])
     foldings.append((memory_view(rows, folding, command=command), folding))
-    findings, verdicts = _findings(followed, frames, contexts)
+    findings, verdicts = _findings(named, frames, contexts)
     title = options.title or f"Address space{'s' if len(contexts) > 1 else ''} of {name}"
     page = MapPage(
         title=one_line(title),
@@ -210,6 +212,9 @@ def _findings(
     more = followed.more()
     if len(some) and more is not None:
         verdicts.append(f"W^X: {more}.")
+    assumption = followed.assumption(frames) if len(frames) <= _COMPARED else None
+    if assumption is not None:
+        verdicts.append(f"W^X: {assumption}.")
     return [*listed, *_table_findings(followed, frames, contexts, places, verdicts)], verdicts
 
 

@@ -11,7 +11,7 @@ import pytest
 from crosswalk.walker.formats import dump_case
 from tests.emu.cli.running import crosswalk, refused
 from tests.emu.report.map.pages import element, tables
-from tests.tables import KIB4, OPEN, ROOT, XD, P, PageTables, context
+from tests.tables import KIB4, OPEN, ROOT, RW, US, XD, P, PageTables, context
 
 
 @pytest.fixture
@@ -98,6 +98,17 @@ def test_findings_are_listed_with_where_they_are(run, tmp_path):
     assert "PML4 at 0x1000 is writable by user mode" == table["text"]
     assert (0, 0x600) == (table["places"][0]["view"], table["places"][0]["frame"])
     assert "Page tables: 1 of 5 frames writable by user mode" in " ".join(page["verdicts"])
+
+
+def test_what_depends_on_an_assumed_register_is_said(run, tmp_path):
+    made = PageTables(root=0).map(0x40_0000, 0x9000, P | US).map(0x50_0000, 0x9000, P | RW | XD)
+    data = bytearray(1 << 16)
+    for pa, word in made.words.items():
+        data[pa : pa + 8] = word.to_bytes(8, "little")
+    (tmp_path / "raw.bin").write_bytes(data)
+    assert 0 == run("raw.bin", "--kind", "raw", "--cr3", "0").status
+    verdicts = " ".join(document(tmp_path / "map.html")["verdicts"])
+    assert "which raw.bin doesn't tell: give --cr4" in verdicts
 
 
 def test_tables_that_are_not_there_are_said_to_be_missing(run, tmp_path):
