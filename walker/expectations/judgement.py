@@ -209,8 +209,9 @@ class _Judge:
 
         In each of the targets that are `needed` something has to be mapped.
         """
-        count = self._search.count(spans, wrong)
-        if count:
+        # To count them takes another pass over all tables.
+        if self._search.any(spans, wrong):
+            count = self._search.count(spans, wrong)
             return self._broken(sentence, spans, wrong, "", count)
         self._require_mapped(needed)
         return self._holds(sentence, spans)

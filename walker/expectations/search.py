@@ -9,7 +9,7 @@ the distinct tables, however many mappings they make.
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ EVERYTHING: Rule = np.ones(64, np.bool_)
 _OUTSIDE = 1 << GRANTS
 """Stands among the bits of grants for a table that isn't in memory."""
 _LOW = np.uint64(FRAME - 1)
+
+Number = TypeVar("Number", np.uint16, np.uint64)
 
 
 class Found(NamedTuple):
@@ -116,6 +118,16 @@ def _joined(edges: U64) -> Frames:
     first = np.flatnonzero(fresh)
     last = np.append(first[1:], len(start))[: len(first)] - 1
     return Frames(start[first], end[last] - start[first], np.zeros(len(first), np.uint8))
+
+
+def _reduced(
+    how: np.ufunc, parent: NDArray[np.intp], values: NDArray[Number]
+) -> tuple[NDArray[np.intp], NDArray[Number]]:
+    """Return the parents, which come in order, each once, and what their values come to."""
+    if not len(parent):
+        return parent, values
+    first = np.flatnonzero(np.diff(parent, prepend=-1))
+    return parent[first], how.reduceat(values, first)
 
 
 class _Table(NamedTuple):
@@ -272,12 +284,15 @@ class _Group:
             for at in range(0, len(keys), BLOCK):
                 held = self._expanded(level, keys[at : at + BLOCK])
                 leaf = np.uint16(1) << held.leaves.grant.astype(np.uint16)
-                np.bitwise_or.at(bits, at + held.leaf_parent, leaf)
+                rows, those = _reduced(np.bitwise_or, held.leaf_parent, leaf)
+                bits[at + rows] = those
+                if not len(held.children):
+                    continue
                 outside = ~self._memory.backed(held.children.frame & ~_LOW)
                 below = np.where(outside, np.uint16(_OUTSIDE), np.uint16(0))
-                if len(held.children):
-                    below |= found[level - 1][self._place(level - 1, keys_of(held.children))]
-                np.bitwise_or.at(bits, at + held.child_parent, below)
+                below |= found[level - 1][self._place(level - 1, keys_of(held.children))]
+                rows, those = _reduced(np.bitwise_or, held.child_parent, below)
+                bits[at + rows] |= those
         return found
 
     def _totals(self, bits: int) -> dict[int, U64]:
@@ -293,10 +308,12 @@ class _Group:
             for at in range(0, len(keys), BLOCK):
                 held = self._expanded(level, keys[at : at + BLOCK])
                 leaf = held.leaves.size if bits < 0 else self._chosen(held.leaves, bits)
-                np.add.at(totals, at + held.leaf_parent, leaf.astype(np.uint64))
+                rows, those = _reduced(np.add, held.leaf_parent, leaf.astype(np.uint64))
+                totals[at + rows] = those
                 if len(held.children):
                     below = found[level - 1][self._place(level - 1, keys_of(held.children))]
-                    np.add.at(totals, at + held.child_parent, below)
+                    rows, those = _reduced(np.add, held.child_parent, below)
+                    totals[at + rows] += those
         return found
 
     def _expanded(self, level: int, keys: U64) -> Expanded:

@@ -300,7 +300,10 @@ def test_a_kernel_that_maps_everything_is_broken(run, tiny):
     assert "BROKEN         no wx: 16 mappings\n" in ran.out
 
 
-@pytest.mark.parametrize("source", ["guest:4level", "guest:5level", LINUX_CASE, "made"])
+@pytest.mark.parametrize(
+    "source",
+    ["guest:4level", pytest.param("guest:5level", marks=pytest.mark.slow), LINUX_CASE, "made"],
+)
 def test_what_expect_new_writes_holds_and_is_the_same_each_time(run, case, tmp_path, source):
     source = case(kernel()) if source == "made" else source
     path = tmp_path / "new.expect"

@@ -53,7 +53,7 @@ from tests.walker.expectations.layouts import (
 
 HOLDS, BROKEN, UNSAID = Outcome
 EMPTY = 0xFFFF_A000_0000_0000
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from crosswalk.walker.spaces import distinct_contexts
 from tests.random_tables import address_spaces
 from tests.tables import KIB4, MIB2, PS, TOP, USED, P, PageTables, chain, context
 
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
