@@ -30,7 +30,7 @@ _SPAN = 1 << LEVELS[_DIRECTORY].shift + LEVELS[_DIRECTORY].index_bits
 """The bytes that one of them translates."""
 USE = int(Entry.A | Entry.D)
 """The flags that accesses set."""
-_WAITING = 1 << 20
+_WAITING = 1 << 18
 """How many runs may wait for a page behind them before one of them is listed page by page."""
 
 
