@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
+from crosswalk.emu.cli.commands import COMMANDS
+from crosswalk.emu.cli.expect_options import expecting
 from crosswalk.emu.cli.followed import Followed, follow, look, write_summary
-from crosswalk.emu.cli.listing_options import FILTERS, FORMATS, IN
+from crosswalk.emu.cli.listing_options import SYMBOLS
 from crosswalk.emu.cli.names import chosen_names, known_regions
-from crosswalk.emu.cli.options import RANGE
+from crosswalk.emu.cli.options import ALLOW_EMPTY, ROOTS, SOURCE, SUMMARY, Command, options_of
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, remark
 from crosswalk.emu.cli.sources import WIDEST, report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
@@ -124,13 +126,12 @@ def run_expected(options: argparse.Namespace) -> int:
 
 def _require_no_listing(options: argparse.Namespace) -> None:
     """Raise `BadInput` where options ask for a listing, which --expect takes the place of."""
-    others = [*FILTERS.options, *RANGE, *IN, *FORMATS.options]
-    for each in others:
-        if getattr(options, each.dest) not in (None, False, each.default):
-            raise BadInput(f"--expect lists nothing: {each.names[0]} is for a listing")
-    for name in ("coalesce", "limit", "watch", "save_case"):
-        if getattr(options, name) not in (None, False):
-            raise BadInput(f"--expect lists nothing: --{name.replace('_', '-')} is for a listing")
+    own = (*SOURCE, ROOTS, *SYMBOLS, expecting(listing=True), SUMMARY, ALLOW_EMPTY)
+    taken = {each.dest for each in options_of(Command("", "", "", own))} | {"json"}
+    for each in options_of(COMMANDS[options.command_name]):
+        given = getattr(options, each.dest) not in (None, False, each.default)
+        if given and each.dest not in taken:
+            raise BadInput(f"--expect lists nothing: {each.names[-1]} is for a listing")
 
 
 def judged(

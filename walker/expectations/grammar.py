@@ -35,7 +35,7 @@ from crosswalk.walker.expectations.sentences import (
     Unchanged,
     Unmapped,
 )
-from crosswalk.walker.formats.located_errors import one_line
+from crosswalk.walker.formats.located_errors import one_line, printable
 from crosswalk.walker.leaves import TOP
 
 __all__ = ["parse_expectations", "quoted"]
@@ -80,7 +80,7 @@ def parse_expectations(text: str, place: str, *, lines: bool = True) -> tuple[Se
         if tokens:
             claim = _Line(tokens, where, len(line.rstrip()) + 1).claim()
             written = line[: _end(line)].strip()
-            found.append(Sentence(written, claim, place, number if lines else 0))
+            found.append(Sentence(printable(written), claim, place, number if lines else 0))
     if not found:
         raise BadInput(f"{one_line(place)}: no sentence in it")
     return tuple(found)

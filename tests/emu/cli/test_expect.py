@@ -156,7 +156,15 @@ def test_a_range_without_an_address_of_the_mode_is_not_said_to_hold(run, case):
 
 @pytest.mark.parametrize(
     "given",
-    [["--coalesce"], ["--wx"], ["--start", "1"], ["--in", "x"], ["--limit", "3"], ["--watch", "1"]],
+    [
+        ["--types"],
+        ["--coalesce"],
+        ["--wx"],
+        ["--start", "1"],
+        ["--in", "x"],
+        ["--limit", "3"],
+        ["--watch", "1"],
+    ],
     ids="".join,
 )
 def test_options_of_a_listing_are_refused(run, case, given):

@@ -129,6 +129,12 @@ def test_an_error_says_where_and_what_was_expected(text, error):
     assert error == str(caught.value)
 
 
+def test_what_a_terminal_would_obey_is_escaped():
+    (sentence,) = parse_expectations('"\x1b[31m" is unmapped', "f")
+    assert '"\\x1b[31m" is unmapped' == sentence.text
+    assert "\x1b[31m" == sentence.claim.targets[0].text
+
+
 def test_an_argument_has_columns_and_no_lines():
     with pytest.raises(BadInput, match=r"^--expect:4: expected wx or user, found w$"):
         parse_expectations("no w", "--expect", lines=False)
