@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from crosswalk.emu.cli.followed import Followed, follow, write_summary
+from crosswalk.emu.cli.followed import BOTH, Followed, follow, write_summary
 from crosswalk.emu.cli.listing_options import FRAME_FILTERS
 from crosswalk.emu.cli.listing_output import chosen_format, is_answer, write_list
 from crosswalk.emu.cli.memory_types import conflict_lines, frame_types_column, typed_spaces
@@ -18,11 +18,11 @@ from crosswalk.emu.cli.tables import list_tables
 from crosswalk.emu.cli.walk import list_pages
 from crosswalk.emu.cli.watch import watch_frames
 from crosswalk.emu.report.text import count_text, frame_text, mapping_text, size_text
-from crosswalk.walker.aliases import WritableExecutable, writable_and_executable
+from crosswalk.walker.aliases import writable_and_executable
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.memory import FRAME
-from crosswalk.walker.rights import Rights
+from crosswalk.walker.rights import EXECUTES, WRITES, Rights
 from crosswalk.walker.symbols import Names
 from crosswalk.walker.type_conflicts import (
     TypeConflict,
@@ -34,6 +34,8 @@ from crosswalk.walker.type_conflicts import (
 __all__ = ["run"]
 
 _FILTERS = tuple(each.dest for each in FRAME_FILTERS.options)
+_NAMED = 1024
+"""So many ranges have their mappings named: finding them takes a pass over the tables for 32."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -91,18 +93,18 @@ def _is_against_policy(
     followed: Followed, frames: Frames, options: argparse.Namespace, names: Names
 ) -> bool:
     """Say what is both writable and executable, and return whether that is against --policy."""
-    spaces = followed.spaces
-    memory = spaces.source.memory
-    found = writable_and_executable(memory, spaces.walked, frames, aliases=options.aliases)
-    strict = [each for each in found if each.within_one_privilege]
+    rights = frames.rights
+    found = frames.take((rights & int(WRITES) != 0) & (rights & int(EXECUTES) != 0))
+    within = [found.rights & int(each) == int(each) for each in BOTH]
+    strict = int(np.count_nonzero(within[0] | within[1]))
     show = print if is_answer(options) else remark
-    _report_wx(found, strict, followed, show, names)
+    _report_wx(found, strict, followed, show, names, aliases=options.aliases)
     assumption = followed.assumption(frames)
     if assumption is not None:
         show(f"W^X: {assumption}")
     if options.policy is None:
         return False
-    return bool(strict if options.policy == "one-privilege" else found)
+    return bool(strict if options.policy == "one-privilege" else len(found))
 
 
 def _contributors(
@@ -122,24 +124,34 @@ def _contributors(
 
 
 def _report_wx(
-    found: list[WritableExecutable],
-    strict: list[WritableExecutable],
+    found: Frames,
+    strict: int,
     followed: Followed,
     show: Callable[[str], None],
     names: Names,
+    *,
+    aliases: int,
 ) -> None:
-    if not found:
+    """Say which ranges are both writable and executable, and by which mappings the first are."""
+    if not len(found):
         show(f"W^X: {followed.no_frame()}")
         return
-    total = size_text(sum(each.size for each in found))
+    total = size_text(int(found.size.sum()))
     show(f"W^X: {len(found):,} ranges, {total}, are both writable and executable:")
-    for each in found:
+    spaces = followed.spaces
+    first = found.take(slice(_NAMED))
+    named = writable_and_executable(spaces.source.memory, spaces.walked, first, aliases=aliases)
+    for each in named:
         show(frame_text(each.pa, each.size, each.rights))
         for how, mappings_there in (("written", each.writers), ("executed", each.executors)):
             for mapping in mappings_there:
                 called = address_text(names, mapping.va)
                 show(f"  {how:<8} through {mapping_text(mapping)}{called}")
-    show(f"W^X: {len(strict):,} of them within one privilege")
+    for pa, size, rights in found.take(slice(_NAMED, None)):
+        show(frame_text(pa, size, rights))
+    if len(found) > _NAMED:
+        show(f"W^X: mappings are named of the first {_NAMED:,}; walk --pa lists those of others")
+    show(f"W^X: {strict:,} of them within one privilege")
     more = followed.more()
     if more is not None:
         show(f"W^X: {more}")

@@ -82,6 +82,26 @@ def test_frames_lists_the_ranges_that_are_chosen(run, small_case, options, expec
     assert "W^X: 1 ranges, 4 KiB, are both writable and executable:" in ran.err
 
 
+def test_of_very_many_writable_executable_ranges_the_first_have_their_mappings_named(
+    run, tmp_path, monkeypatch
+):
+    tables = PageTables(ram=((0, 0x20000),))
+    for number in range(3):
+        tables.map(number * KIB4, 0x8000 + 2 * number * KIB4, P | RW)
+    path = written(tmp_path / "case.json", case_of(words=tables.words))
+    whole = run("frames", path, "--policy", "any")
+    assert (1, 6) == (whole.status, whole.out.count("through"))
+    assert "are named of the first" not in whole.out
+    monkeypatch.setattr("crosswalk.emu.cli.frames._NAMED", 2)
+    ran = run("frames", path, "--policy", "any")
+    assert (1, 4) == (ran.status, ran.out.count("through"))
+    report = ran.out[ran.out.index("W^X") :].splitlines()
+    assert "W^X: 3 ranges, 12 KiB, are both writable and executable:" == report[0]
+    assert "000000000c000-000000000cfff        4 KiB rwx ---" == report[-3]
+    assert "W^X: mappings are named of the first 2; walk --pa lists those of others" == report[-2]
+    assert "W^X: 3 of them within one privilege" == report[-1]
+
+
 def test_ranges_are_cut_to_the_frames_that_are_asked_for(run, tmp_path):
     tables = PageTables().map(0, 0x20_0000, OPEN | PS, level=2)
     path = written(tmp_path / "case.json", case_of(words=tables.words))
