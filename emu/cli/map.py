@@ -9,11 +9,10 @@ from typing import Any
 from crosswalk.emu.cli.followed import Followed, follow
 from crosswalk.emu.cli.memory_types import chosen_types
 from crosswalk.emu.cli.names import chosen_names, known_regions
-from crosswalk.emu.cli.options import SOURCE, Group
 from crosswalk.emu.cli.output import command_line, emit, progress, remark
 from crosswalk.emu.cli.parser import release
 from crosswalk.emu.cli.selection import Selection, chosen_selection, chosen_words
-from crosswalk.emu.cli.sources import report_source
+from crosswalk.emu.cli.sources import report_source, source_words
 from crosswalk.emu.cli.spaces import chosen_spaces
 from crosswalk.emu.report.map.page import Finding, MapPage, Spot, map_html
 from crosswalk.emu.report.map.views import View, memory_view, space_view, type_colouring
@@ -45,6 +44,8 @@ _FINDINGS = 64
 _ALIASES = 4
 _COMPARED = 100_000
 """The most physical ranges of which is said what an assumed CR4 changes: it is slow."""
+_RANGE = " --start START --end END"
+"""What the page puts the addresses of a row into."""
 
 
 def run_map(options: argparse.Namespace) -> int:
@@ -79,11 +80,9 @@ def _page(
 ) -> tuple[MapPage, list[tuple[View, Folding]]]:
     """Return the page, and how each of its views was folded."""
     spaces = followed.spaces
-    # The same page wherever the file lies.
-    name = PurePath(one_line(spaces.source.name)).name or "SOURCE"
-    source = replace(spaces.source, name=name)
-    named = replace(followed, spaces=replace(spaces, source=source))
-    again = [name, *_reading(options)]
+    source = spaces.source
+    name = PurePath(one_line(source.name)).name or "SOURCE"
+    again = source_words(options)
     memory, contexts = source.memory, spaces.contexts
     most = max(_MOST // len(contexts), 1)
     foldings: list[tuple[View, Folding]] = []
@@ -100,7 +99,7 @@ def _page(
             rows,
             folding,
             title=f"{root}, {context.mode} paging",
-            command=f"{command} --start START --end END",
+            command=f"{command}{_RANGE}",
             colourings=[type_colouring(types, rows)],
         )
         view.beside = len(contexts)
@@ -120,28 +119,10 @@ def _page(
         names=names,
         findings=findings,
         verdicts=verdicts,
-        notes=list(_notes(named, foldings, names, filters)),
+        notes=list(_notes(followed, foldings, names, filters)),
         of_command=f"{command} --of PA",
     )
     return page, foldings
-
-
-def _reading(options: argparse.Namespace) -> list[str]:
-    """Return the options that say how SOURCE is read, as they were given."""
-    words = []
-    for each in (
-        option for group in SOURCE if isinstance(group, Group) for option in group.options
-    ):
-        value = getattr(options, each.dest)
-        if value is None or value is False or value == each.default or each.dest in _UNPACKING:
-            continue
-        for one in value if isinstance(value, list) else [value]:
-            text = f"{one:#x}" if type(one) is int and one > 9 else str(one)
-            words += [each.names[0]] if value is True else [each.names[0], text]
-    return words
-
-
-_UNPACKING = ("unpack_to", "unpack_limit", "gdb_timeout", "leave_paused")
 
 
 def _folded_text(folding: Folding, view: View) -> str:
@@ -149,7 +130,7 @@ def _folded_text(folding: Folding, view: View) -> str:
     return (
         f"{count_text(folding.mappings, view.noun)} are folded to "
         f"{count_text(folding.rows, 'row')} of up to {size_text(folding.span)}; "
-        f"{view.command} lists them"
+        f"{view.command.removesuffix(_RANGE)} lists them"
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from crosswalk.emu.cli.followed import Followed
 from crosswalk.emu.cli.output import command_line, remark
 from crosswalk.emu.cli.parser import release
+from crosswalk.emu.cli.sources import source_words
 from crosswalk.emu.report.map.page import Finding, MapPage, Spot, map_html
 from crosswalk.emu.report.map.views import Colouring, Shade, View, memory_view
 from crosswalk.emu.report.protection import summary_lines
@@ -55,8 +56,11 @@ def write_protection_map(
     before = Frames(start, size, np.full(len(ram), _EVERY, np.uint8))
     after = Frames(found.start, found.size, found.granted)
     source = PurePath(one_line(followed.source.name)).name or "SOURCE"
+    again = source_words(options)
+    if followed.spaces.named:
+        again += ["--roots", options.roots]
     command = command_line(
-        ["crosswalk", "protect", source, "--tables", kind.value, "--format", "json"]
+        ["crosswalk", "protect", *again, "--tables", kind.value, "--format", "json"]
     )
     named = kind.value.upper()
     views = [
@@ -74,7 +78,7 @@ def write_protection_map(
         findings=findings,
         verdicts=_verdicts(followed, summary, findings),
         notes=[*([more] if more else []), _NOTE],
-        of_command=command_line(["crosswalk", "frames", source, "--of", "PA"]),
+        of_command=command_line(["crosswalk", "frames", *again, "--of", "PA"]),
     )
     data = map_html(page)
     write_file(options.map, data)

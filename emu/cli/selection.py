@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from crosswalk.emu.cli.listing_options import FILTERS, IN, PAGE_SIZES
 from crosswalk.emu.cli.memory_types import of_types
 from crosswalk.emu.cli.names import chosen_addresses
 from crosswalk.emu.cli.spaces import Spaces
+from crosswalk.emu.cli.type_options import CHOSEN_TYPES
 from crosswalk.walker.chosen import Condition, Spans, chosen_pages
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of, maps_large
@@ -253,12 +253,11 @@ def _aliased(target: tuple[str, int], spaces: Spaces) -> tuple[int, int]:
 
 
 def chosen_words(options: argparse.Namespace) -> list[str]:
-    """Return the words of a command line that choose the same, --start and --end left out.
-
-    A file of symbols is named without its folder.
-    """
+    """Return the words of a command line that choose the same, --start and --end left out."""
     words: list[str] = []
-    for each in (*FILTERS.options, *IN):
+    # --pat and --mtrr choose nothing of themselves.
+    types = CHOSEN_TYPES.options if getattr(options, "memory_type", None) else ()
+    for each in (*FILTERS.options, *IN, *types):
         value = getattr(options, each.dest, None)
         if value is True:
             words.append(each.names[0])
@@ -267,7 +266,7 @@ def chosen_words(options: argparse.Namespace) -> list[str]:
             words += [word for one in values for word in (each.names[0], _word(one))]
     symbols = getattr(options, "symbols", None)
     named = any(getattr(options, each.dest, None) for each in IN)
-    return [*(["--symbols", PurePath(symbols).name] if symbols and named else []), *words]
+    return [*(["--symbols", symbols] if symbols and named else []), *words]
 
 
 def _word(value: Any) -> str:

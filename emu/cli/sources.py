@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from crosswalk.emu.cli.apart import is_among, named_inputs
+from crosswalk.emu.cli.options import SOURCE, Group
 from crosswalk.emu.cli.output import Report, progress, remark
 from crosswalk.emu.report.source import (
     begins_text,
@@ -42,12 +43,15 @@ __all__ = [
     "is_rootless",
     "report_source",
     "require_unread",
+    "source_words",
 ]
 
 WIDEST = 52
 """The MAXPHYADDR, in bits, that hides no mapping."""
 _NUMBERS = ("cr0", "cr3", "cr4", "efer", "pkru", "pkrs", "maxphyaddr", "encryption_mask")
 _GUEST = "guest:"
+_HOW = ("unpack_to", "unpack_limit", "gdb_timeout", "leave_paused")
+"""Options of SOURCE that don't decide what is read."""
 
 
 def chosen_source(
@@ -238,3 +242,16 @@ def require_unread(path: Path, source: str | None) -> None:
     """Raise `BadInput` where to write a case there would overwrite what SOURCE names."""
     if source is not None and is_among(path, named_inputs([source])):
         raise BadInput(f"{path}: is read, and --cases would overwrite it")
+
+
+def source_words(options: argparse.Namespace) -> list[str]:
+    """Return SOURCE as it was given, and the options that decide how it is read."""
+    words = [str(options.source)]
+    for each in (it for group in SOURCE if isinstance(group, Group) for it in group.options):
+        value = getattr(options, each.dest)
+        if value is None or value is False or value == each.default or each.dest in _HOW:
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            text = f"{one:#x}" if type(one) is int and one > 9 else str(one)
+            words += [each.names[0]] if value is True else [each.names[0], text]
+    return words

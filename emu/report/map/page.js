@@ -58,6 +58,10 @@ class Page {
       this.search(this.get("query").value, true);
     });
     this.get("query").addEventListener("input", (event) => this.search(event.target.value, false));
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault();
+      this.active.canvas.focus();
+    });
   }
 
   // Show a view, and the one that is beside it.
@@ -131,26 +135,63 @@ class Page {
     return colours.find((each) => each.key === this.coloured) ?? colours[0];
   }
 
+  // Explain all that is drawn: the colours of each pane, and the marks.
   fillLegend() {
     const list = this.get("legend");
     list.replaceChildren();
-    const { view } = this.shown[0];
-    const colour = this.colourOf(this.shown[0]);
-    const frames = new Float64Array(colour.classes.length);
-    for (let row = 0; row < view.count; row += 1) frames[colour.of[row]] += view.end[row] - view.begin[row] - (view.holes?.[row] ?? 0);
-    colour.classes.forEach((kind, code) => {
-      if (!frames[code]) return;
-      const canvas = make("canvas", { width: 68, height: 36 });
-      canvas.setAttribute("aria-hidden", "true");
-      const context = canvas.getContext("2d");
-      context.scale(2, 2);
-      this.active.cell(context, kind, 0, 1, 34);
-      this.active.letters(context, kind, 0, 1, 34);
-      const name = make("span", { textContent: kind.name });
-      if (kind.serious) name.className = "serious";
-      list.append(make("li", {}, canvas, name, make("span", { className: "count", textContent: roundedSize(frames[code]) })));
-    });
-    if (colour.note) list.append(make("li", { className: "note", textContent: colour.note }));
+    const told = new Set();
+    for (const strip of this.shown) {
+      const { view } = strip;
+      const colour = this.colourOf(strip);
+      const frames = new Float64Array(colour.classes.length);
+      for (let row = 0; row < view.count; row += 1) frames[colour.of[row]] += view.end[row] - view.begin[row] - (view.holes?.[row] ?? 0);
+      // Of a second pane what the first one doesn't have.
+      const fresh = colour.classes.flatMap((kind, code) => (frames[code] && !told.has(JSON.stringify(kind)) ? [[kind, code]] : []));
+      if (told.size && fresh.length) list.append(make("li", { className: "note", textContent: `${view.title}, ${colour.title}` }));
+      for (const [kind, code] of fresh) {
+        told.add(JSON.stringify(kind));
+        const draw = (context) => {
+          strip.cell(context, kind, 0, 1, 34);
+          strip.letters(context, kind, 0, 1, 34);
+        };
+        const name = make("span", { textContent: kind.name });
+        if (kind.serious) name.className = "serious";
+        list.append(this.legendLine(draw, 18, name, make("span", { className: "count", textContent: roundedSize(frames[code]) })));
+      }
+      if (colour.note && fresh.length) list.append(make("li", { className: "note", textContent: colour.note }));
+    }
+    for (const [draw, text] of this.marksExplained()) list.append(this.legendLine(draw, 26, make("span", { textContent: text })));
+  }
+
+  legendLine(draw, height, ...texts) {
+    const canvas = make("canvas", { width: 68, height: 2 * height });
+    canvas.style.height = `${height}px`;
+    canvas.setAttribute("aria-hidden", "true");
+    const context = canvas.getContext("2d");
+    context.scale(2, 2);
+    draw(context);
+    return make("li", {}, canvas, ...texts);
+  }
+
+  // The marks that may be seen, each with what it means.
+  marksExplained() {
+    const [strip] = this.shown;
+    const forms = this.shown.flatMap(({ view }) => (view.form ? [...new Set(view.form)] : []));
+    const marks = [];
+    const fill = { lanes: ["none"], letters: "" };
+    if (strip.bands?.[0]?.bands.length) {
+      marks.push([(context) => [0, 1].forEach((odd) => strip.band(context, 17 * odd, 3, 17, odd)), "regions or sections, one after the other"]);
+    }
+    if (forms.includes(STRIDE)) marks.push([(context) => strip.cell(context, fill, 0, 6, 34, true), "dots: pages of one frame at equal distances"]);
+    if (forms.some((form) => form >= FOLDED)) marks.push([(context) => strip.cell(context, fill, 0, 6, 34, true), "dots: several ranges folded to one"]);
+    if (this.content.findings.length) marks.push([(context) => strip.triangle(context, 16, 3, true), "a finding (n: the next)"]);
+    marks.push([(context) => strip.mark(context, 1, 33, 6, "chosen", 0), "what is chosen"]);
+    const alias = (context) => {
+      strip.mark(context, 1, 20, 6, "alias", 1);
+      strip.mark(context, 26, 28, 6, "alias", 1);
+    };
+    if (this.shown.some(({ view }) => view.pa)) marks.push([alias, "the chosen frame, and all that maps it"]);
+    return marks;
   }
 
   fillNotes() {
@@ -198,8 +239,8 @@ class Page {
     if (place) this.go(place.view, place.frame);
   }
 
-  // Show a frame of a view, with what is around it, and choose it.
-  go(at, frame) {
+  // Show a frame of a view, with what is around it, and choose it, or an address `low` bytes into it.
+  go(at, frame, low = 0) {
     let strip = this.shown.find((each) => each.view === this.views[at]);
     if (!strip) {
       const holder = this.views.findIndex((view) => view.beside === at);
@@ -219,7 +260,7 @@ class Page {
       strip.zoomTo(begin, Math.min(begin + block, strip.view.space.frames));
     }
     strip.show(frame);
-    this.choose(strip, frame);
+    this.choose(strip, frame, low);
     this.moved(strip);
   }
 
@@ -283,7 +324,7 @@ class Page {
   }
 
   // What is known of a frame of a view, as [title, text] pairs.
-  facts(view, row, frame) {
+  facts(view, row, frame, low = 0) {
     const { space } = view;
     if (row < 0) {
       const after = upTo(view.begin, frame);
@@ -294,8 +335,9 @@ class Page {
     const [begin, end] = [view.begin[row], view.end[row]];
     const form = view.form ? view.form[row] : RANGE;
     const facts = [[view.axis, `${addressText(space, begin)}–${addressText(space, end - 1, 4095)}, ${sizeText(end - begin)}`]];
-    const name = view.named || view.hole ? nameOf(this.names, frame) : "";
+    const name = view.named || view.hole ? nameOf(this.names, frame, low) : "";
     if (name) facts.unshift(["name", name]);
+    if (low) facts.unshift(["address", addressText(space, frame, low)]);
     if (view.pa) {
       const [first, after] = [view.pa[row], view.paEnd[row]];
       const frames = `${addressText(PLAIN, first)}–${addressText(PLAIN, after - 1, 4095)}`;
@@ -343,7 +385,7 @@ class Page {
   }
 
   // Choose what is at a frame of a pane: mark its frames and all that maps them; null for nothing.
-  choose(strip, frame) {
+  choose(strip, frame, low = 0) {
     for (const each of this.shown) {
       each.marks = [];
       each.chosen = null;
@@ -357,7 +399,7 @@ class Page {
     const { view } = strip;
     const row = rowAt(view, frame);
     const list = make("dl");
-    for (const [title, text] of this.facts(view, row, frame)) list.append(make("dt", { textContent: title }), make("dd", { textContent: text }));
+    for (const [title, text] of this.facts(view, row, frame, low)) list.append(make("dt", { textContent: title }), make("dd", { textContent: text }));
     box.append(list);
     strip.chosen = row < 0 ? [frame, frame + 1] : [view.begin[row], view.end[row]];
     if (row >= 0 && view.pa) this.chooseFrame(strip, row, frame, box);
@@ -392,7 +434,8 @@ class Page {
   command(view, row) {
     const end = view.end[row];
     const after = end === view.space.frames ? "0x10000000000000000" : addressText(view.space, end);
-    return view.command.replace("START", addressText(view.space, view.begin[row])).replace("END", after);
+    // At its end: the name of a file may hold these words, too.
+    return view.command.replace(/START --end END$/, `${addressText(view.space, view.begin[row])} --end ${after}`);
   }
 
   // List and mark all mappings of frames [begin, end), those of other address spaces, too.
@@ -436,7 +479,7 @@ class Page {
     box.append(title, list);
     const more = [];
     if (places.length === LISTED) more.push(`The first ${LISTED}.`);
-    if (folded) more.push(`${counted(folded, "mapping")} in folded parts may be among them: ${this.content.of_command.replace("PA", addressText(PLAIN, begin))} lists all.`);
+    if (folded) more.push(`${counted(folded, "mapping")} in folded parts may be among them: ${this.content.of_command.replace(/PA$/, addressText(PLAIN, begin))} lists all.`);
     if (more.length) box.append(make("p", { className: "note", textContent: more.join(" ") }));
   }
 
@@ -453,7 +496,7 @@ class Page {
       if (linear) {
         const row = rowAt(view, linear[0]);
         const mapped = pageAt(view, row, linear[0]) ? nameOf(this.names, ...linear) || "mapped" : view.empty;
-        hits.push([`${view.axis} ${addressText(view.space, ...linear)}`, mapped, () => this.go(this.current, linear[0])]);
+        hits.push([`${view.axis} ${addressText(view.space, ...linear)}`, mapped, () => this.go(this.current, ...linear)]);
       }
       const physical = memory < 0 || kind === "va:" ? null : parseAddress(this.views[memory].space, digits);
       if (physical) {
@@ -501,17 +544,17 @@ class Page {
     for (const [name, each, row] of found) {
       const begin = each.begin[row];
       const about = `${each.kind}, ${addressText(view.space, begin, each.low[row])}`;
-      hits.push([name, about, () => this.goName(begin, each.last[row])]);
+      hits.push([name, about, () => this.goName(begin, each.low[row], each.last[row])]);
     }
   }
 
-  goName(begin, last) {
+  goName(begin, low, last) {
     const { view } = this.shown[0];
     const row = rowAt(view, begin);
     // Of a region that begins with a gap, what is mapped first.
     const next = upTo(view.begin, begin);
     const frame = row < 0 && next < view.count && view.begin[next] <= last ? view.begin[next] : begin;
-    this.go(this.current, frame);
+    this.go(this.current, frame, frame === begin ? low : 0);
     if (last - begin > 512) {
       const strip = this.shown[0];
       strip.zoomTo(begin, last + 1);
@@ -543,6 +586,12 @@ class Page {
     if (event.ctrlKey || event.altKey || event.metaKey || this.get("help").open) return;
     if (event.target.matches("input, select")) {
       if (event.key === "Escape") this.active.canvas.focus();
+      return;
+    }
+    // Keys of a map are those of the last one where nothing has the focus, or a tool that has no use for them.
+    const idle = event.target === document.body || event.target === document.documentElement;
+    if ((idle || event.target.matches("#tools button, #trail button, .skip")) && this.active.keyed(event, idle)) {
+      this.active.canvas.focus();
       return;
     }
     const levels = this.active.view.levels;

@@ -341,10 +341,7 @@ class Strip {
         if (band.end <= start) continue;
         const left = Math.max(layout.position(Math.max(band.begin, start)), from) - from;
         const right = (band.end > ending ? to : layout.position(band.end)) - from;
-        if (!number) {
-          context.fillStyle = palette.get(row % 2 ? "band-one" : "band-two");
-          context.fillRect(MARGIN + left, y + LABEL + CELL + 1, Math.max(right - left, 1), BAND);
-        }
+        if (!number) this.band(context, MARGIN + left, y + LABEL, Math.max(right - left, 1), row % 2);
         const text = band.begin >= start ? band.text : first ? `… ${band.text}` : "";
         if (text) labels.push({ text, x: MARGIN + left, band: right - left });
       }
@@ -367,6 +364,39 @@ class Strip {
     }
   }
 
+  // A frame around what is from x0 to x1, an arrow to what is narrower than that.
+  mark(context, x0, x1, y, colour, inner) {
+    const { palette } = this.page;
+    context.strokeStyle = palette.get(colour);
+    context.lineWidth = 2;
+    if (x1 - x0 > 6) context.strokeRect(x0 + 1, y + inner, x1 - x0 - 2, CELL - 2 * inner);
+    else {
+      context.fillStyle = palette.get(colour);
+      context.beginPath();
+      context.moveTo((x0 + x1) / 2, y + 3);
+      context.lineTo((x0 + x1) / 2 - 5, y - 5);
+      context.lineTo((x0 + x1) / 2 + 5, y - 5);
+      context.fill();
+      context.fillRect((x0 + x1) / 2 - 1, y, 2, CELL);
+    }
+  }
+
+  // What marks a finding at x.
+  triangle(context, x, y, serious) {
+    context.fillStyle = this.page.palette.get(serious ? "finding" : "quiet");
+    context.beginPath();
+    context.moveTo(x + 1, y + CELL - 4);
+    context.lineTo(x - 4, y + CELL + 4);
+    context.lineTo(x + 6, y + CELL + 4);
+    context.fill();
+  }
+
+  // The band below a region.
+  band(context, x, y, wide, odd) {
+    context.fillStyle = this.page.palette.get(odd ? "band-one" : "band-two");
+    context.fillRect(x, y + CELL + 1, wide, BAND);
+  }
+
   drawMarks(context, from, to, y) {
     const { palette } = this.page;
     const bar = (begin, end, colour, inner) => {
@@ -374,32 +404,14 @@ class Strip {
       const wide = this.layout.perFrame(Math.max(2 * rowAt(this.view, end - 1) + 1, 0));
       const right = Math.max(this.layout.position(end - 1) + wide, left + 1);
       if (right <= from + 0.5 || left >= to - 0.5) return;
-      const x0 = Math.max(left, from) - from + MARGIN, x1 = Math.min(Math.max(right, left + 2), to) - from + MARGIN;
-      context.strokeStyle = palette.get(colour);
-      context.lineWidth = 2;
-      if (x1 - x0 > 6) context.strokeRect(x0 + 1, y + inner, x1 - x0 - 2, CELL - 2 * inner);
-      else {
-        context.fillStyle = palette.get(colour);
-        context.beginPath();
-        context.moveTo((x0 + x1) / 2, y + 3);
-        context.lineTo((x0 + x1) / 2 - 5, y - 5);
-        context.lineTo((x0 + x1) / 2 + 5, y - 5);
-        context.fill();
-        context.fillRect((x0 + x1) / 2 - 1, y, 2, CELL);
-      }
+      this.mark(context, Math.max(left, from) - from + MARGIN, Math.min(Math.max(right, left + 2), to) - from + MARGIN, y, colour, inner);
     };
     if (this.chosen) bar(this.chosen[0], this.chosen[1], "chosen", 0);
     for (const [begin, end] of this.marks) bar(begin, end, "alias", 1);
     for (const [begin, serious] of this.page.findingsOf(this)) {
       const place = this.layout.position(begin);
       if (place < from || place >= to) continue;
-      const x = place - from + MARGIN;
-      context.fillStyle = palette.get(serious ? "finding" : "quiet");
-      context.beginPath();
-      context.moveTo(x + 1, y + CELL - 4);
-      context.lineTo(x - 4, y + CELL + 4);
-      context.lineTo(x + 6, y + CELL + 4);
-      context.fill();
+      this.triangle(context, place - from + MARGIN, y, serious);
     }
     if (document.activeElement === this.canvas) {
       const place = this.layout.position(this.cursor);
@@ -465,8 +477,9 @@ class Strip {
     this.zoomBy(-Math.sign(event.deltaY) * 0.04, frame, event.offsetY);
   }
 
-  keyed(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
+  // Do what a key of the map says, and return whether it is one; without `all` but for Enter and space.
+  keyed(event, all = true) {
+    if (event.ctrlKey || event.altKey || event.metaKey) return false;
     const { view } = this;
     const row = rowAt(view, this.cursor);
     const next = () => view.begin[Math.min(upTo(view.begin, this.cursor), view.count - 1)];
@@ -487,13 +500,14 @@ class Strip {
     if (moves[event.key] && view.count) {
       this.cursor = moves[event.key]();
       this.reveal(this.cursor);
-    } else if (event.key === "Enter" || event.key === " ") this.page.choose(this, this.cursor);
+    } else if (all && (event.key === "Enter" || event.key === " ")) this.page.choose(this, this.cursor);
     else if (event.key === "PageDown" || event.key === "PageUp") {
       this.top += (event.key === "PageDown" ? 1 : -1) * this.lines * LINE * 0.9;
       this.clamp();
-    } else return;
+    } else return false;
     event.preventDefault();
     this.page.moved(this);
     this.draw();
+    return true;
   }
 }

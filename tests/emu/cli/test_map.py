@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from itertools import pairwise
@@ -39,7 +40,7 @@ def document(path):
 
 
 def test_a_page_is_written_beside(run, source, tmp_path):
-    ran = run(source)
+    ran = run("deep/made.json")
     assert (0, "") == (ran.status, ran.out)
     assert re.search(r"map\.html: [\d,]+ B, 2 findings", ran.err)
     page = document(tmp_path / "map.html")
@@ -47,7 +48,8 @@ def test_a_page_is_written_beside(run, source, tmp_path):
     assert ["root 0x1000, 4-level paging", "Physical memory"] == [
         view["title"] for view in page["views"]
     ]
-    # Whoever gets the page learns nothing of where it was made.
+    assert page["about"].startswith("deep/made.json: case file, ")
+    # Whoever gets the page learns no more of where it was made than the command says.
     assert str(tmp_path) not in json.dumps(page)
 
 
@@ -126,20 +128,35 @@ def test_what_is_folded_is_counted_and_a_command_lists_it(run, tmp_path):
     for frame, below in pairwise(frames):
         made.entries |= {frame + 8 * at: below | OPEN for at in range(512)}
     made.entries |= {frames[3] + 8 * at: (at % 2 * 7) * KIB4 | OPEN for at in range(512)}
-    ran = run(saved(tmp_path / "chain.json", made.memory))
+    (tmp_path / "deep").mkdir()
+    saved(tmp_path / "deep" / "chain.json", made.memory)
+    ran = run("deep/chain.json", "--cr0", "0x80010031")
     assert 0 == ran.status
     assert "68,719,476,736 mappings are folded to" in ran.err
+    command = "crosswalk walk deep/chain.json --cr0 0x80010031"
     page = document(tmp_path / "map.html")
-    assert any(
-        "crosswalk walk chain.json --start START --end END" in each for each in page["notes"]
-    )
+    for text in ran.err, " ".join(page["notes"]):
+        assert f"; {command} lists them" in text
+    assert f"{command} --start START --end END" == page["views"][0]["command"]
 
 
-def test_commands_of_the_page_read_the_source_as_it_was_read(run, tmp_path):
-    (tmp_path / "raw.bin").write_bytes(bytes(KIB4 - 8) + (0x9000 | OPEN).to_bytes(8, "little"))
-    assert 0 == run("raw.bin", "--kind", "raw", "--cr3", "0", "--allow-empty").status
-    command = document(tmp_path / "map.html")["of_command"]
-    assert "crosswalk frames raw.bin --cr3 0 --kind raw --of PA" == command
+def test_commands_of_the_page_run_and_read_the_source_as_it_was_read(run, tmp_path, capfd):
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "raw.bin").write_bytes(tables().memory.read(0, 0x20000))
+    given = ("a b/raw.bin", "--kind", "raw", "--cr3", "0x1000", "--cr4", "0x20")
+    assert 0 == run(*given).status
+    page = document(tmp_path / "map.html")
+    commands = page["views"][0]["command"], page["of_command"]
+    where = "'a b/raw.bin' --cr3 0x1000 --cr4 0x20 --kind raw"
+    assert (
+        f"crosswalk walk {where} --start START --end END",
+        f"crosswalk frames {where} --of PA",
+    ) == commands
+    walk, frames = commands
+    walk = walk.replace("START", "0x400000").replace("END", "0x401000")
+    for command in walk, frames.replace("PA", "0x500000"):
+        ran = crosswalk(capfd, *shlex.split(command)[1:])
+        assert (0, True) == (ran.status, "400000" in ran.out)
 
 
 def test_several_roots_are_views_of_one_page(run, tmp_path):

@@ -296,6 +296,8 @@ def test_a_watch_lists_changes_of_what_is_chosen(run, small_case, monkeypatch):
         ("--frame", "0x5123", "--frame", "0x7000", "--aliases-of", "pa:0x5000"),
         ("--aliases-of", "va:0x400000"),
         ("--symbols", "linux", "--in", "text", "--name", "ext4*"),
+        ("--symbols", "boot/System.map", "--frame", "0x5000", "--in", "text"),
+        ("--memory-type", "uc,wc", "--pat", "0x407050600070106", "--mtrr", "default:wb"),
     ],
     ids=" ".join,
 )
@@ -303,11 +305,9 @@ def test_the_words_of_a_choice_are_those_that_were_given(words):
     assert list(words) == chosen_words(parse(["walk", "x", *words, "--start", "0x1000"]))
 
 
-def test_the_words_of_a_choice_have_no_folder_in_them():
-    asked = ["walk", "x", "--symbols", "/boot/System.map", "--in", "text", "--frame", "20480"]
-    assert ["--symbols", "System.map", "--frame", "0x5000", "--in", "text"] == chosen_words(
-        parse(asked)
-    )
+def test_what_chooses_nothing_is_no_word_of_a_choice():
+    asked = ["walk", "x", "--symbols", "linux", "--pat", "0x407050600070106", "--start", "1"]
+    assert [] == chosen_words(parse(asked))
 
 
 def test_a_map_shows_what_is_chosen_and_says_so(run, small_case, tmp_path):

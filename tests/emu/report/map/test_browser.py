@@ -1,5 +1,6 @@
 """The map's page in a real browser."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ def test_an_address_is_found_and_chosen(shown):
     assert frame(DATA + 0x3000) == shown.cursor
     assert f"{DATA + 0x3000:#x} → {DATA_PA + 0x3000:#x}" in shown.chosen
     assert "2 MiB" in shown.level
+
+
+def test_what_is_found_inside_a_page_has_its_own_name(shown):
+    for text in ("do_work", f"{TEXT + 0x2010:#x}"):
+        shown.search(text)
+        assert f"{TEXT + 0x2010:#x}" in shown.chosen
+        assert "text: do_work\n" in shown.chosen
+    shown.search(f"{TEXT + 0x2018:#x}")
+    assert "text: do_work+0x8\n" in shown.chosen
+    # The page's own name is that of its first byte.
+    shown.search(f"{TEXT + 0x2000:#x}")
+    assert "do_work" not in shown.chosen
 
 
 @pytest.mark.parametrize("text", ["8000000000000000", "ffff7fffffffffff", "0x8000_0000_0000"])
@@ -158,6 +171,35 @@ def test_arrows_go_from_range_to_range_and_enter_chooses(shown):
     assert "Nothing yet" in shown.chosen
 
 
+def test_the_keys_of_the_map_work_as_soon_as_the_page_is_there(shown):
+    assert "BODY" == shown.page.evaluate("document.activeElement.tagName")
+    shown.press("ArrowRight", "ArrowRight", "Enter")
+    assert frame(TEXT) == shown.cursor
+    assert "text: start" in shown.chosen
+    assert "CANVAS" == shown.page.evaluate("document.activeElement.tagName")
+
+
+def test_enter_on_an_idle_page_chooses_and_on_a_tool_is_the_tools(shown):
+    shown.press("Enter")
+    assert f"3 × frame {SHARED_PA:#x}" in shown.chosen
+    shown.press("Escape")
+    shown.page.focus("#theme")
+    shown.press("Enter")
+    assert "theme: light" == shown.text("#theme")
+    assert "Nothing yet" in shown.chosen
+    shown.press("End")
+    assert frame(STACK) == shown.cursor
+
+
+def test_the_first_link_leads_to_the_map(shown):
+    shown.press("Tab")
+    assert "skip" == shown.page.evaluate("document.activeElement.className")
+    shown.press("Enter")
+    assert "CANVAS" == shown.page.evaluate("document.activeElement.tagName")
+    shown.press("ArrowRight")
+    assert 0x401 == shown.cursor
+
+
 def test_findings_are_gone_through_by_keys_and_by_clicks(shown):
     shown.press("n")
     assert 0x400 == shown.cursor
@@ -184,6 +226,28 @@ def test_colours_are_those_of_rights_or_sizes(shown):
     shown.press("c")
     assert shown.pixel(frame(TEXT)) == shown.pixel(frame(DATA)) != shown.pixel(frame(STACK))
     assert "pages of 2 MiB" in shown.text("#legend")
+
+
+def test_the_legend_explains_all_that_is_drawn(show):
+    made = tables()
+    for at in range(64):
+        made.map(0x7000_0000 + at * KIB4, (at * 37 % 64) * KIB4, OPEN)
+    shown = show(html(made, most=40))
+    legend = shown.text("#legend")
+    # Of physical memory what only several mappings of a frame together allow.
+    assert "supervisor rwx, user rwx" in legend
+    for text in (
+        "Physical memory, collective rights",
+        "regions or sections",
+        "several ranges folded",
+        "a finding",
+        "what is chosen",
+        "the chosen frame",
+    ):
+        assert text in legend
+    shown = show(html(PageTables().map(0x40_0000, 0x5000, OPEN), findings=[]))
+    for text in ("Physical memory", "regions", "folded", "finding"):
+        assert text not in shown.text("#legend")
 
 
 def test_dark_and_light_are_the_systems_or_chosen(show):
@@ -281,6 +345,19 @@ def test_what_is_folded_says_so_and_which_command_lists_it(show):
     shown.search("pa:0x3000")
     assert "64 mappings in folded parts may be among them" in shown.chosen
     assert "crosswalk frames F --of 0x3000" in shown.chosen
+
+
+def test_words_of_a_command_are_replaced_at_its_end(show):
+    made = PageTables()
+    for at in range(64):
+        made.map(0x40_0000 + at * KIB4, (at * 37 % 64) * KIB4, OPEN)
+    folded = page(made, most=8)
+    folded.views[0].command = "crosswalk walk PA/START --start START --end END"
+    shown = show(map_html(replace(folded, of_command="crosswalk frames PA/START --of PA")))
+    shown.page.mouse.click(*shown.place(0x408))
+    assert "crosswalk walk PA/START --start 0x400000 --end 0x440000 lists it" in shown.chosen
+    shown.search("pa:0x3000")
+    assert "crosswalk frames PA/START --of 0x3000" in shown.chosen
 
 
 def test_every_address_space_can_be_chosen(show):
