@@ -109,7 +109,7 @@ def _page(
     roots = ["--roots", options.roots] if spaces.named else []
     command = command_line(["crosswalk", "frames", *again, *roots])
     foldings.append((memory_view(rows, folding, command=command), folding))
-    findings, verdicts = _findings(named, frames, contexts)
+    findings, verdicts = _findings(followed, frames, contexts)
     title = options.title or f"Address space{'s' if len(contexts) > 1 else ''} of {name}"
     page = MapPage(
         title=one_line(title),
