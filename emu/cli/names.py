@@ -25,7 +25,7 @@ from crosswalk.walker.mappings import Ranges
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.symbols import NO_NAMES, Names, Span, SpanKind, Spans
-from crosswalk.walker.symbols.known import NO_SYMBOLS, halves, known_names, vmcoreinfo_of
+from crosswalk.walker.symbols.known import LAYOUT, NO_SYMBOLS, halves, known_names, vmcoreinfo_of
 from crosswalk.walker.symbols.physical import physical_names
 from crosswalk.walker.symbols.symbol_files import (
     SymbolFile,
@@ -237,6 +237,8 @@ def _named(names: Names, text: str, kinds: tuple[SpanKind, ...], name: str) -> l
     advice = f"; there is {_or(near)}" if near else ""
     if not near and not len(names.symbols):
         advice = "; --symbols FILE gives names of symbols"
+        if names.source == LAYOUT:
+            advice = "; --symbols auto, or --symbols FILE, gives names of symbols"
         if not len(names.regions):
             advice = "; it has no names of its own: --symbols FILE, auto or linux gives some"
     raise BadInput(f"{name} {one_line(text)}: no such {what}{advice}")

@@ -13,10 +13,13 @@ from crosswalk.walker.symbols.names import Names
 from crosswalk.walker.symbols.spans import Span, SpanKind, Spans
 from crosswalk.walker.symbols.symbol_files import SymbolFile
 
-__all__ = ["NO_SYMBOLS", "halves", "is_linux", "known_names", "vmcoreinfo_of"]
+__all__ = ["LAYOUT", "NO_SYMBOLS", "halves", "is_linux", "known_names", "vmcoreinfo_of"]
 
 NO_SYMBOLS = SymbolFile("", Spans.of(SpanKind.SYMBOL, ()), Spans.of(SpanKind.SECTION, ()))
 """A file without symbols."""
+
+LAYOUT = "Linux' layout"
+"""The source of names without symbols, where there are regions of Linux."""
 
 _OF_LINUX = ("init_top_pgt", "swapper_pg_dir", "init_level4_pgt", "linux_banner")
 _TOP_SLOT = 511
@@ -82,7 +85,7 @@ def known_names(
         say(remark)
     symbols = symbols.within(found.regions)
     wider = (*found.wider, *halves(source.context))
-    return Names(found.regions, sections, symbols, wider, file.name or "Linux' layout")
+    return Names(found.regions, sections, symbols, wider, file.name or LAYOUT)
 
 
 def _offset(file: SymbolFile, info: dict[str, str], source: Source, given: int | None) -> Offset:

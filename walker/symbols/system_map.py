@@ -127,7 +127,10 @@ def _pieces(data: bytes) -> list[tuple[int, int]]:
         raise BadInput("neither an ELF file nor lines of an address, a type and a name")
     if data and not data.endswith(b"\n"):
         last = data[data.rfind(b"\n") + 1 :]
-        raise BadInput(f"truncated: the last line has no end ({_quoted(last)})")
+        raise BadInput(
+            f"truncated: the last line has no end ({_quoted(last)}); it takes a line feed, if the "
+            "file is whole"
+        )
     pieces, at = [], 0
     while at < len(data):
         end = data.find(b"\n", min(at + 32 * _BLOCK, len(data)) - 1) + 1 or len(data)

@@ -3,7 +3,8 @@ import pytest
 from crosswalk.emu.cli import watch
 from tests.emu.cli.running import refused
 from tests.walker.formats.stubs import Stub
-from tests.walker.symbols.small_linux import SmallLinux
+from tests.walker.symbols.kernel_elf import ALLOC, GLOBAL, NO_TYPE, PROGBITS, kernel_elf
+from tests.walker.symbols.small_linux import LINKED, SYMBOLS, SmallLinux
 
 LINUX = SmallLinux()
 
@@ -87,7 +88,8 @@ def test_a_name_that_there_is_not_is_an_error_with_those_near(
 
 def test_without_symbols_their_names_are_no_regions(run, linux):
     line = refused(run("walk", linux, "--in", "do_fork"))
-    assert line.endswith("no such region, section or symbol; --symbols FILE gives names of symbols")
+    advice = "--symbols auto, or --symbols FILE, gives names of symbols"
+    assert line.endswith(f"no such region, section or symbol; {advice}")
     assert "--name needs --symbols" in refused(run("walk", linux, "--name", "x*"))
 
 
@@ -128,6 +130,28 @@ def test_symbols_of_another_kernel_are_refused(run, linux, tmp_path):
     assert "symbols of another kernel" in line
     ran = run("walk", linux, "--symbols", path, "--symbols-offset", "0x2400000", "--json")
     assert "text" in regions(ran)
+
+
+def test_symbols_of_another_release_are_refused_and_a_remark_where_an_offset_is_given(
+    run, linux, tmp_path
+):
+    banner = b"Linux version 6.1.0-other (me@here)\n\0"
+    section = (b".rodata", LINKED + 0x20_0000, 0x1000, ALLOC, PROGBITS, banner)
+    symbols = [
+        (name.encode(), LINKED + at, 0, GLOBAL, NO_TYPE, 1)
+        for name, (kind, at) in SYMBOLS.items()
+        if kind == "R"
+    ]
+    path = tmp_path / "vmlinux"
+    symbols.append((b"linux_banner", LINKED + 0x20_0000, 0, GLOBAL, NO_TYPE, 1))
+    path.write_bytes(kernel_elf([section], symbols))
+    line = refused(run("walk", linux, "--symbols", path))
+    assert line.endswith("vmlinux: symbols of another kernel: release 6.1.0-other, not 6.1.0-small")
+    ran = run("walk", linux, "--symbols", path, "--symbols-offset", "0x2400000")
+    assert 0 == ran.status
+    assert "release 6.1.0-other, not 6.1.0-small; they are moved by 0x2400000" in ran.err
+    path.write_bytes(kernel_elf([(*section[:5], banner.replace(b"other", b"small"))], symbols))
+    assert 0 == run("walk", linux, "--symbols", path).status
 
 
 def test_the_guests_own_map_names_its_memory(run):
