@@ -203,13 +203,14 @@ def chosen_addresses(given: Mapping[str, Any], names: Names) -> Addresses | None
     `BadInput` in one line, with names like it, for a name that there isn't.
     """
     spans: list[Span] = []
+    asked = given.get("symbols")
     within, called = given.get("within", ()), given.get("name", ())
     for text in within:
-        spans += _named(names, text, tuple(SpanKind), "--in")
+        spans += _named(names, text, tuple(SpanKind), "--in", asked)
     chosen = Addresses.of((each.start, each.end) for each in spans) if within else None
     held: list[Span] = []
     for text in called:
-        held += _named(names, text, (SpanKind.SYMBOL,), "--name")
+        held += _named(names, text, (SpanKind.SYMBOL,), "--name", asked)
     if not called:
         return chosen
     symbols = Addresses.of((each.start, each.end) for each in held)
@@ -228,20 +229,26 @@ def _both(some: Addresses, others: Addresses) -> Addresses:
     return Addresses.of(ranges)
 
 
-def _named(names: Names, text: str, kinds: tuple[SpanKind, ...], name: str) -> list[Span]:
+def _named(
+    names: Names, text: str, kinds: tuple[SpanKind, ...], name: str, asked: str | None
+) -> list[Span]:
+    """Return what has this name; `name` is the option, `asked` the value of --symbols, if any."""
     found = names.find(text, kinds)
     if found:
         return found
     near = names.near(text, kinds)
     what = "symbol" if kinds == (SpanKind.SYMBOL,) else "region, section or symbol"
-    advice = f"; there is {_or(near)}" if near else ""
-    if not near and not len(names.symbols):
-        advice = "; --symbols FILE gives names of symbols"
-        if names.source == LAYOUT:
-            advice = "; --symbols auto, or --symbols FILE, gives names of symbols"
-        if not len(names.regions):
-            advice = "; it has no names of its own: --symbols FILE, auto or linux gives some"
-    raise BadInput(f"{name} {one_line(text)}: no such {what}{advice}")
+    advice = f"there is {_or(near)}" if near else "" if len(names.symbols) else _ways(names, asked)
+    raise BadInput(f"{name} {one_line(text)}: no such {what}{advice and f'; {advice}'}")
+
+
+def _ways(names: Names, asked: str | None) -> str:
+    """Return how a source that has no symbols gets names, but for the way that was tried."""
+    if not len(names.regions):
+        ways = {None: "FILE, auto or linux", AUTO: "FILE or linux"}.get(asked, "FILE")
+        return f"it has no names of its own: --symbols {ways} gives some"
+    own = "--symbols auto, or --symbols FILE," if asked is None and names.source == LAYOUT else ""
+    return f"{own or '--symbols FILE'} gives names of symbols"
 
 
 def _or(names: Iterable[str]) -> str:

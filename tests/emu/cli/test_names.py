@@ -93,6 +93,15 @@ def test_without_symbols_their_names_are_no_regions(run, linux):
     assert "--name needs --symbols" in refused(run("walk", linux, "--name", "x*"))
 
 
+def test_the_way_that_was_tried_is_not_proposed_again(run, small_case):
+    line = refused(run("walk", small_case, "--in", "do_fork"))
+    assert line.endswith("it has no names of its own: --symbols FILE, auto or linux gives some")
+    ran = run("walk", small_case, "--in", "do_fork", "--symbols", "auto")
+    assert ran.err.endswith("it has no names of its own: --symbols FILE or linux gives some\n")
+    ran = run("walk", small_case, "--in", "do_fork", "--symbols", "linux")
+    assert ran.err.endswith("; --symbols FILE gives names of symbols\n")
+
+
 def test_ranges_end_with_their_region_where_names_are_shown(run, tmp_path):
     # .text and what is behind it are one range, but for their names.
     path = tmp_path / "System.map"
