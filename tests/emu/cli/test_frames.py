@@ -2,6 +2,7 @@
 
 import pytest
 
+from crosswalk.emu.cli import frames as frames_command
 from crosswalk.emu.cli import tables as listing
 from tests.emu.cli.conftest import case_of
 from tests.emu.cli.incomplete_images import OUTSIDE, lacking
@@ -92,7 +93,7 @@ def test_of_very_many_writable_executable_ranges_the_first_have_their_mappings_n
     whole = run("frames", path, "--policy", "any")
     assert (1, 6) == (whole.status, whole.out.count("through"))
     assert "are named of the first" not in whole.out
-    monkeypatch.setattr("crosswalk.emu.cli.frames._NAMED", 2)
+    monkeypatch.setattr(frames_command, "_NAMED", 2)
     ran = run("frames", path, "--policy", "any")
     assert (1, 4) == (ran.status, ran.out.count("through"))
     report = ran.out[ran.out.index("W^X") :].splitlines()
