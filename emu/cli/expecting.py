@@ -121,7 +121,8 @@ def run_expected(options: argparse.Namespace) -> int:
     write_summary(options, followed)
     names = names_for(options, spaces, sentences, chosen_names(options, spaces))
     results = judged(followed, sentences, names, partial=options.partial, every=options.verbose)
-    return conclude(options, results, {**followed.record(), **followed.roots_record()})
+    about = {**followed.record(), **followed.roots_record()}
+    return conclude(options, results, about, where=followed.where)
 
 
 def _require_no_listing(options: argparse.Namespace) -> None:
@@ -255,7 +256,7 @@ def report_beside(
     """Do the same beside an answer that says nothing of them: with a line about all of them."""
     status = report(options, results, show)
     if results:
-        show(f"expectations: {expectations_text(results)}")
+        show(expectations_text(results))
     return status
 
 
@@ -276,14 +277,18 @@ def record(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def conclude(
-    options: argparse.Namespace, results: Sequence[Result], about: Mapping[str, Any]
+    options: argparse.Namespace,
+    results: Sequence[Result],
+    about: Mapping[str, Any],
+    *,
+    where: str = "",
 ) -> int:
     """Print what sentences came to as the whole answer; return the exit status.
 
-    `about` is what else the JSON document has.
+    `about` is what else the JSON document has, `where` goes behind the verdict that all hold.
     """
     status = report(options, results, remark if options.json else print)
-    word = expectations_text(results)
+    word = expectations_text(results) + ("" if status else where)
     if options.json:
         emit({**record(results), **about, "verdict": word, "reproduce": command_text(options)})
     else:

@@ -108,15 +108,23 @@ class Followed:
             also = "" if self.whole else ", and not all of their tables"
             where = "" if spaces.part else "in "
             return f"partial: {where}{over}{also}: {part} there; {more}"
-        over = f", {'in' if len(spaces.contexts) == 1 else 'over'} {over}"
-        over = f"{over}; {more}" if more else over
-        scope = "" if self.source.complete and not self.spaces.named else over
+        scope = self.where
+        if scope and more:
+            scope += f"; {more}"
         if not self.whole:
             text = f"partial: {part} of what could be looked at{scope}"
         else:
             text = f"{verdict}{scope}"
         one = None if spaces.named or spaces.known else spaces_text(self.source)
         return text if one is None else f"{text}; {one}"
+
+    @property
+    def where(self) -> str:
+        """Of which roots a verdict is, to stand behind it; "" where SOURCE has no other."""
+        spaces = self.spaces
+        if self.source.complete and not spaces.named:
+            return ""
+        return f", {'in' if len(spaces.contexts) == 1 else 'over'} {spaces.text}"
 
     def _others(self) -> str:
         """Return what looks at other roots, those that are known and those that may be there."""

@@ -194,7 +194,7 @@ def test_holds_is_not_said_of_tables_that_are_not_there(run, lacking):
         "walk", *lacking, "--expect", "no wx", "--expect", "no user in upper-half", "--partial"
     )
     assert "holds          no wx: partial: the table for 0x400000 is not in memory\n" in ran.out
-    assert "verdict: 2 expectations hold, 1 of them partial\n" in ran.out
+    assert "verdict: 2 expectations hold, 1 of them partial, in root 0x1000\n" in ran.out
     assert 0 == ran.status
     ran = run("walk", *lacking, "--expect", "frames never wx")
     assert (2, True) == (
