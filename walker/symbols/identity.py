@@ -11,10 +11,11 @@ from typing import Any
 
 from crosswalk.walker.formats.located_errors import one_line
 
-__all__ = ["UNKNOWN", "Identity", "build_id_in", "identity_of_elf"]
+__all__ = ["LONGEST", "UNKNOWN", "Identity", "build_id_in", "identity_of_elf", "release_in"]
 
 _BANNER = b"Linux version "
-_LONGEST = 256
+LONGEST = 256
+"""So many bytes from linux_banner on have the release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,11 @@ def _release(elf: Any, data: bytes, banner: int) -> str:
         start, size = section["sh_addr"], section["sh_size"]
         if section["sh_type"] == "SHT_PROGBITS" and start and start <= banner < start + size:
             at = section["sh_offset"] + banner - start
-            text = data[at : at + _LONGEST]
-            words = text.removeprefix(_BANNER).split() if text.startswith(_BANNER) else []
-            return words[0].decode("ascii", "replace") if words else ""
+            return release_in(data[at : at + LONGEST])
     return ""
+
+
+def release_in(banner: bytes) -> str:
+    """Return the release that a kernel's linux_banner names; "" for what is none."""
+    words = banner.removeprefix(_BANNER).split() if banner.startswith(_BANNER) else []
+    return words[0].decode("ascii", "replace") if words else ""

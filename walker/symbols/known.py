@@ -6,8 +6,9 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.sources import Source, SourceKind
 from crosswalk.walker.roots.vmcoreinfo import parse_vmcoreinfo, texts_in_memory
-from crosswalk.walker.symbols.identity import Identity
+from crosswalk.walker.symbols.identity import LONGEST, Identity, release_in
 from crosswalk.walker.symbols.kaslr import Offset, symbols_offset, vmcoreinfo_values
+from crosswalk.walker.symbols.linear_memory import LinearMemory
 from crosswalk.walker.symbols.linux import addresses_of, linux_regions
 from crosswalk.walker.symbols.names import Names
 from crosswalk.walker.symbols.spans import Span, SpanKind, Spans
@@ -21,7 +22,8 @@ NO_SYMBOLS = SymbolFile("", Spans.of(SpanKind.SYMBOL, ()), Spans.of(SpanKind.SEC
 LAYOUT = "Linux' layout"
 """The source of names without symbols, where there are regions of Linux."""
 
-_OF_LINUX = ("init_top_pgt", "swapper_pg_dir", "init_level4_pgt", "linux_banner")
+_BANNER = "linux_banner"
+_OF_LINUX = ("init_top_pgt", "swapper_pg_dir", "init_level4_pgt", _BANNER)
 _TOP_SLOT = 511
 
 
@@ -94,6 +96,8 @@ def _offset(file: SymbolFile, info: dict[str, str], source: Source, given: int |
     try:
         _require_kernel(file, info)
         found = symbols_offset(file.symbols, info, source.memory, source.context)
+        if not info and (found.value or not found.remark):
+            _require_banner(file, found.value, source)
     except BadInput as error:
         if given is None:
             raise BadInput(f"{file.name}: {error}") from None
@@ -104,6 +108,29 @@ def _offset(file: SymbolFile, info: dict[str, str], source: Source, given: int |
 def _require_kernel(file: SymbolFile, info: dict[str, str]) -> None:
     kernel = Identity(info.get("BUILD-ID", ""), info.get("OSRELEASE", ""))
     different = file.identity.differs(kernel)
+    if different:
+        raise BadInput(f"symbols of another kernel: {different}")
+
+
+def _require_banner(file: SymbolFile, offset: int, source: Source) -> None:
+    """Raise `BadInput` where memory has no linux_banner, or another one, where these symbols do.
+
+    What isn't in memory says nothing, nor do zeros, as a dump may have in place of what was left
+    out, nor a case file, which has nothing but tables.
+    """
+    at = None if source.complete else addresses_of(file.symbols, (_BANNER,)).get(_BANNER)
+    if at is None:
+        return
+    try:
+        text = LinearMemory(source.memory, source.context).read(at + offset, LONGEST)
+    except BadInput:
+        return
+    release = release_in(text)
+    if not any(text):
+        return
+    if not release:
+        raise BadInput(f"symbols of another kernel: no {_BANNER} is at {at + offset:#x}")
+    different = Identity(release=file.identity.release).differs(Identity(release=release))
     if different:
         raise BadInput(f"symbols of another kernel: {different}")
 

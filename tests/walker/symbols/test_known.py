@@ -88,6 +88,34 @@ def test_symbols_of_another_build_are_refused(small_linux, theirs, ours, differe
     assert remarks[0].endswith("they are moved by 0x1000 all the same")
 
 
+@pytest.mark.parametrize(
+    ("banner", "release", "difference"),
+    [
+        (b"Linux version 6.1.0-small (me)", "", ""),
+        (b"Linux version 6.1.0-small (me)", "6.1.0-small", ""),
+        (b"Linux version 6.1.0-small (me)", "6.1.0-x", "release 6.1.0-x, not 6.1.0-small"),
+        (b"", "6.1.0-x", ""),
+        (b"something else", "", "no linux_banner is at 0xffffffff83607000"),
+    ],
+)
+def test_without_vmcoreinfo_the_banner_in_memory_says_whose_symbols_fit(
+    tmp_path, banner, release, difference
+):
+    linux = SmallLinux()
+    path = tmp_path / "linux.bin"
+    content = bytearray(linux.content)
+    content[0x11_7000 : 0x11_7000 + len(banner)] = banner
+    path.write_bytes(content)
+    source = open_source(path, width=52)
+    text = f"{linux.system_map}{LINKED + 0x20_7000:016x} D linux_banner\n"
+    file = replace(parse_symbols(text.encode(), "map"), identity=Identity(release=release))
+    if difference:
+        with pytest.raises(BadInput, match=f"map: symbols of another kernel: {difference}"):
+            known_names(source, file)
+    else:
+        assert linux.addresses["_text"] == known_names(source, file).find("_text")[0].start
+
+
 def test_a_case_of_linux_has_the_regions_of_its_tables():
     source = open_source(LINUX)
     names = known_names(source, linux=True)
