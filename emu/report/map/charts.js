@@ -278,6 +278,11 @@ function step(by) {
   const count = content.charts.length;
   if (!count) return;
   go((Number(get("view").value) + by + count) % count);
+  focusChart();
+}
+
+// Give the focus to the cell or entry of the chart that had it last.
+function focusChart() {
   (get("chart").querySelector("[tabindex='0']") ?? get("chart")).focus();
 }
 
@@ -299,11 +304,18 @@ addEventListener("hashchange", () => {
   // Not where it is shown already: the focus would be lost.
   if (linked() !== Number(get("view").value)) show(linked());
 });
+// Not by its address, which names a chart here.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  focusChart();
+});
 get("theme").addEventListener("click", nextTheme);
 get("keys").addEventListener("click", () => get("help").showModal());
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || get("help").open || event.target.matches("select")) return;
   const act = { n: () => step(1), p: () => step(-1), t: nextTheme, "?": () => get("help").showModal() }[event.key];
+  // The first arrow leads into the chart.
+  if (!act && event.target === document.body && /^(Arrow|Home$|End$)/.test(event.key)) return focusChart();
   if (!act) return;
   event.preventDefault();
   act();

@@ -158,7 +158,8 @@ class Page {
         if (kind.serious) name.className = "serious";
         list.append(this.legendLine(draw, 18, name, make("span", { className: "count", textContent: roundedSize(frames[code]) })));
       }
-      if (colour.note && fresh.length) list.append(make("li", { className: "note", textContent: colour.note }));
+      if (colour.note && fresh.length && !told.has(colour.note)) list.append(make("li", { className: "note", textContent: colour.note }));
+      told.add(colour.note); // Two panes may have the same.
     }
     for (const [draw, text] of this.marksExplained()) list.append(this.legendLine(draw, 26, make("span", { textContent: text })));
   }

@@ -48,6 +48,16 @@ def cells(shown):
     ]
 
 
+def test_the_first_arrow_and_the_first_link_lead_into_the_chart(shown):
+    inside = "document.activeElement.closest('#chart') !== null"
+    shown.press("ArrowRight")
+    assert shown.page.evaluate(inside)
+    choose(shown, 1)
+    shown.page.focus(".skip")
+    shown.press("Enter")
+    assert (True, "1") == (shown.page.evaluate(inside), shown.page.input_value("#view"))
+
+
 def test_a_finding_is_a_walk_with_the_wrong_entry_marked(shown):
     assert ("A campaign", "1 finding") == (shown.text("h1"), shown.text("#about"))
     assert ["PML4E[511]", "PDPTE[1]"] == shown.page.eval_on_selector_all(
