@@ -73,6 +73,7 @@ FIXED_RANGES: Mapping[int, tuple[int, int]] = {
 In bytes. Source: Intel SDM vol. 3A, "Fixed Range MTRRs".
 """
 
+_MOST_FIXED = 8 * len(FIXED_RANGES)
 MSR_DEF_TYPE = 0x2FF
 _PHYSBASE, _PHYSMASK_END = 0x200, 0x220
 _DEF_FIXED, _DEF_ENABLE = 1 << 10, 1 << 11
@@ -112,7 +113,8 @@ class Mtrrs:
     `fixed` has the type of each fixed range, (start, size in bytes, type), all of them or none;
     they go before the variable ranges. With `enabled` false everything is UC. `tom2` is AMD's
     TOP_MEM2, where SYSCFG.Tom2ForceMemTypeWB is set: what no range covers is WB there, from 4 GiB
-    up to it. Raises `BadInput` for more than 256 variable ranges (processors have some ten).
+    up to it. Raises `BadInput` for more than 256 variable ranges (processors have some ten), and
+    for more fixed ones than there are.
     """
 
     default: MemoryType = MemoryType.UC
@@ -124,6 +126,8 @@ class Mtrrs:
     def __post_init__(self) -> None:
         if len(self.variable) > _MOST_RANGES:
             raise BadInput(f"{len(self.variable):,} MTRRs; at most {_MOST_RANGES} are read")
+        if len(self.fixed) > _MOST_FIXED:
+            raise BadInput(f"{len(self.fixed):,} fixed MTRR ranges; there are {_MOST_FIXED}")
 
     def stretches(self) -> tuple[U64, NDArray[np.uint8]]:
         """Return where each stretch of one type begins, uint64[n], the first at 0, and its type.

@@ -91,6 +91,8 @@ def test_a_range_that_no_mtrr_can_have_is_refused(base, size, message):
 def test_no_mtrr_has_a_type_of_pat_alone_and_there_are_not_many():
     with pytest.raises(BadInput, match="no MTRR has this type"):
         VariableRange(0, GIB, MemoryType.UC_MINUS)
+    with pytest.raises(BadInput, match="89 fixed MTRR ranges; there are 88"):
+        Mtrrs(fixed=tuple((at, 1, WB) for at in range(89)))
     with pytest.raises(BadInput, match="257 MTRRs; at most 256"):
         Mtrrs(variable=(VariableRange(0, GIB, WB),) * 257)
 

@@ -25,9 +25,10 @@ _DIGITS = 16
 _ABSOLUTE, _UNDEFINED = b"aA", b"UN"
 _LINE = re.compile(
     rb"\s*(?P<address>[0-9a-fA-F]{1,16})\s+(?:(?P<size>[0-9a-fA-F]{1,16})\s+)?"
-    rb"(?P<type>[A-Za-z?-])\s+(?P<name>[^\s].*?)\s*"
+    rb"(?P<type>[A-Za-z?-])\s+(?P<name>[^\s].*)"
 )
-_WITHOUT_ADDRESS = re.compile(rb"\s+[UwvN]\s.*|\s*")
+_WITHOUT_ADDRESS = re.compile(rb"(?:\s+[UwvN](?:\s.*)?)?")
+_SPACE = bytes(range(ord(" ") + 1))
 _STUB = b"The real System.map is in"
 _PAGE = 0xFFF
 _GLOBAL, _WEAK, _LOCAL = 0, 1, 2
@@ -170,10 +171,9 @@ def _parsed(data: bytes, begin: int, end: int) -> _Lines:
         parts = _Lines.join([parts, more])
         parts = parts.take(np.argsort(parts.begin, kind="stable"))
     # White space at the end of a line is no part of the name.
-    spaces = np.ones(1, np.bool_)
-    while spaces.any():
-        spaces = (parts.end > parts.begin) & (text[parts.end - 1 - begin] <= ord(" "))
-        parts.end[spaces] -= 1
+    for row in np.flatnonzero(text[parts.end - 1 - begin] <= ord(" ")).tolist():
+        first = int(parts.begin[row])
+        parts.end[row] = first + len(data[first : parts.end[row]].rstrip(_SPACE))
     return parts
 
 
@@ -185,7 +185,7 @@ def _one_by_one(data: bytes, start: NDArray[np.int64], stop: NDArray[np.int64]) 
     """Return the symbols of lines of other forms; `BadInput` for one that has none."""
     found: list[tuple[int, int, int, int, int]] = []
     for first, last in zip(start.tolist(), stop.tolist(), strict=True):
-        line = data[first:last]
+        line = data[first:last].rstrip(_SPACE)
         match = _LINE.fullmatch(line)
         if match is not None:
             size = match["size"]

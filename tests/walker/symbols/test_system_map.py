@@ -49,6 +49,13 @@ def test_nm_has_sizes_undefined_symbols_and_names_with_spaces():
     assert [("run(int, char)", 0x401000, 0x401020), ("short", 0x401100, 0x402000)] == listed(text)
 
 
+def test_a_long_line_of_spaces_is_read_once():
+    spaces = b" " * (1 << 20)
+    inner = b"ffffffff81000000 00000010 T a" + spaces + b"b" + spaces + b"\n"
+    outer = b"ffffffff81000010 T c" + spaces + b"\n"
+    assert ["a" + spaces.decode() + "b", "c"] == [each[0] for each in listed(inner + outer)]
+
+
 def test_symbols_of_modules_keep_their_module():
     text = b"ffffffffc0000000 t ext4_read\t[ext4]\nffffffffc0000010 t ext4_write\t[ext4]\n"
     held = parse_system_map(text)
