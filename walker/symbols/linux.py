@@ -25,7 +25,6 @@ IMAGE = 0xFFFF_FFFF_8000_0000
 """Where the kernel's image may be mapped from on (__START_KERNEL_map)."""
 
 _GIB, _TIB = 1 << 30, 1 << 40
-_TOP = 1 << 64
 _SMALL_IMAGE, _LARGE_IMAGE = 512 << 20, 1 << 30
 _MODULES_END = 0xFFFF_FFFF_FF00_0000
 _VSYSCALL = 0xFFFF_FFFF_FF60_0000

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from crosswalk.walker.formats.located_errors import one_line
 from crosswalk.walker.memory import U64
 
-__all__ = ["Span", "SpanKind", "Spans", "Strings", "is_pattern"]
+__all__ = ["Span", "SpanKind", "Spans", "Strings"]
 
 _PATTERN = frozenset("*?[")
 
@@ -83,14 +83,14 @@ class Strings(Sequence[str]):
         wanted = pattern.encode("utf-8", "surrogateescape")
         parts = [name.partition(b"\t") for name in self.held]
         rows = [row for row, (name, _, module) in enumerate(parts) if wanted in (name, module)]
-        if rows or not is_pattern(pattern):
+        if rows or not _is_pattern(pattern):
             return rows
         translated = translate(pattern).encode("utf-8", "surrogateescape")
         matches: Callable[[bytes], object] = regex(translated).match
         return [row for row, (name, _, _) in enumerate(parts) if matches(name)]
 
 
-def is_pattern(text: str) -> bool:
+def _is_pattern(text: str) -> bool:
     """Return whether a name is a shell pattern: it has `*`, `?` or `[`."""
     return bool(_PATTERN.intersection(text))
 

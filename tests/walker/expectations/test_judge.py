@@ -74,7 +74,6 @@ def page(va, pa, flags=P | A | RW | XD):
     return Plant(lambda tables: tables.map(va, pa, flags, upper=UPPER if va >> 63 else OPEN), va)
 
 
-BELOW_TEXT = TEXT - 4 * KIB4
 WRITES_TEXT = page(DIRECT + TEXT_PA, TEXT_PA)
 DIRECT_MAP, WRITABLE = '"direct map"', '.data, stacks, "direct map", 0x600000+0x1000'
 SENTENCES = [
