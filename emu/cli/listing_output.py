@@ -12,6 +12,7 @@ from crosswalk.emu.report.listings import Column, Marks, Rows, heading, lines, r
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import write_parts
+from crosswalk.walker.mappings import Ranges
 from crosswalk.walker.rights import Rights
 
 __all__ = ["chosen_format", "is_answer", "marked", "print_heading", "write_list"]
@@ -50,6 +51,8 @@ def write_list(
     if options.legend:
         for line in legend(kind, columns, colours=_colours(options)):
             remark(line)
+    if form != "text" and kind is Ranges:
+        columns = [it for each in columns for it in each.ends or (each,)]
     if form in _TABLES:
         # pyarrow is an extra, and takes a tenth of a second to import.
         from crosswalk.emu.report.table_files import table_parts  # noqa: PLC0415

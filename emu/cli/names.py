@@ -262,6 +262,8 @@ def shown_names(options: argparse.Namespace, names: Names) -> Names:
 
 _MODULE = " ["
 _REGION = "the region, or section, that the first byte lies in"
+_SYMBOL_OF_RANGE = "the first symbol of the range; with its distance, where it begins before"
+_LAST_SYMBOL = "the last symbol of the range"
 _SYMBOL = "the symbol that the first byte lies in; of a range the first one and the last"
 
 
@@ -273,7 +275,11 @@ def name_columns(names: Names) -> list[Column]:
         width = min(max([*longest, len("REGION")]), 24)
         columns.append(Column("region", "REGION", width, _region_values(names), _REGION))
     if len(names.symbols):
-        columns.append(Column("symbol", "SYMBOL", 0, _symbol_values(names), _SYMBOL))
+        ends = (
+            Column("symbol", "SYMBOL", 0, _end_values(names, 0), _SYMBOL_OF_RANGE),
+            Column("last_symbol", "LAST SYMBOL", 0, _end_values(names, 1), _LAST_SYMBOL),
+        )
+        columns.append(Column("symbol", "SYMBOL", 0, _symbol_values(names), _SYMBOL, ends))
     return columns
 
 
@@ -291,11 +297,21 @@ def _symbol_values(names: Names) -> Callable[[Mapped, PagingContext], Coded]:
                 return coded
             # The distance stands before the module's name, and so is a part of the text.
             texts = names.symbol_texts(rows.va)
-        codes = np.arange(len(texts), dtype=np.intp)
-        codes[[text is None for text in texts]] = -1
-        return Coded(codes, [text or "" for text in texts])
+        return _each(texts)
 
     return values
+
+
+def _end_values(names: Names, end: int) -> Callable[[Mapped, PagingContext], Coded]:
+    return lambda rows, _: _each(
+        names.end_texts(rows.va, rows.va + (rows.size - np.uint64(1)))[end]
+    )
+
+
+def _each(texts: list[str | None]) -> Coded:
+    codes = np.arange(len(texts), dtype=np.intp)
+    codes[[text is None for text in texts]] = -1
+    return Coded(codes, [text or "" for text in texts])
 
 
 def frame_columns(names: Names, spaces: Spaces) -> list[Column]:

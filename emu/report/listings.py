@@ -82,7 +82,8 @@ class Column:
     """An extra column: its key in records, its heading, how wide it is in lines, its values.
 
     `values` returns those of rows of an address space, of the kind that the column is for.
-    `meaning` explains the column in a line.
+    `meaning` explains the column in a line. Records and tables of ranges have the columns `ends`
+    in its place, if there are some.
     """
 
     key: str
@@ -90,6 +91,7 @@ class Column:
     width: int
     values: Callable[[Any, PagingContext], Coded]
     meaning: str = ""
+    ends: "tuple[Column, ...]" = ()
 
 
 class Marks(NamedTuple):

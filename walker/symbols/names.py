@@ -107,16 +107,26 @@ class Names:
 
         One is `name+0x10`; of more the first and the last: `name … other`.
         """
+        return [
+            f"{first} … {other}" if other is not None and several else first
+            for first, other, several in zip(*self._ends(va, last), strict=True)
+        ]
+
+    def end_texts(self, va: U64, last: U64) -> tuple[list[str | None], list[str | None]]:
+        """Return the first symbol from each address to another, as `name+0x10`, and the last."""
+        first, others, _ = self._ends(va, last)
+        return first, others
+
+    def _ends(
+        self, va: U64, last: U64
+    ) -> tuple[list[str | None], list[str | None], NDArray[np.bool_]]:
+        """Return the first symbol and the last, and whether they are two."""
         low, high = self.symbols.rows_between(va, last)
         none = high < 0
         begin = self.symbols.start[np.maximum(low, 0)] if len(self.symbols) else va
         offset = np.where(none | (begin > va), np.uint64(0), va - begin)
         first = self._offset_texts(np.where(none, -1, low), offset)
-        others = _texts(self.symbols, np.where(none | (low == high), -1, high))
-        return [
-            one if other is None else f"{one} … {other}"
-            for one, other in zip(first, others, strict=True)
-        ]
+        return first, _texts(self.symbols, np.where(none, -1, high)), low != high
 
     def _offset_texts(self, rows: NDArray[np.int64], offset: U64) -> list[str | None]:
         shown = _texts(self.symbols, rows)

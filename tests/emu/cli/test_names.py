@@ -111,10 +111,16 @@ def test_ranges_end_with_their_region_where_names_are_shown(run, tmp_path):
     options = ("--coalesce", "--start", "0xffffffff83400000", "--end", "0xffffffff83404000")
     assert 1 == len(run("walk", linux, *options).out.splitlines())
     ran = run("walk", linux, *options, "--symbols", path, "--json")
+    named = [tuple(record.values())[-3:] for record in ran.records]
     assert [
-        ("text", "_text … run_init_process"),
-        ("kernel", "_etext … kernel_randomize_memory"),
-    ] == [(record["region"], record["symbol"]) for record in ran.records]
+        ("text", "_text", "run_init_process"),
+        ("kernel", "_etext", "kernel_randomize_memory"),
+    ] == named
+    assert ["region", "symbol", "last_symbol"] == list(ran.records[0])[-3:]
+    ran = run("walk", linux, *options, "--symbols", path)
+    assert ["_text … run_init_process", "_etext … kernel_randomize_memory"] == [
+        line.rpartition("  ")[2] for line in ran.out.splitlines()
+    ]
 
 
 @pytest.mark.parametrize(
