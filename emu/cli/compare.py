@@ -20,7 +20,7 @@ from crosswalk.emu.cli.compare_options import COUNTING, OWN
 from crosswalk.emu.cli.followed import Followed, follow
 from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS, NAMES
 from crosswalk.emu.cli.memory_types import typed_spaces
-from crosswalk.emu.cli.names import chosen_names
+from crosswalk.emu.cli.names import chosen_names, shown_names
 from crosswalk.emu.cli.options import RANGE, Option
 from crosswalk.emu.cli.output import emit, remark, styled
 from crosswalk.emu.cli.selection import Selection, chosen_frames, chosen_selection
@@ -77,7 +77,10 @@ _IGNORED = {
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One side: how much of it could be followed, and its address spaces by mode and root."""
+    """One side: how much of it could be followed, and its address spaces by mode and root.
+
+    `names` are those that are shown.
+    """
 
     followed: Followed
     contexts: dict[tuple[str, int] | None, PagingContext]
@@ -123,9 +126,8 @@ def run(options: argparse.Namespace) -> int:
         frames = (chosen_frames(options, side.frames) for side in sides)
         listing.add(compare_frames(*frames), {})
     else:
-        if options.symbols is not None:
-            # By name, all addresses are A's.
-            listing.names = (sides[0].names, sides[0 if options.by_name else 1].names)
+        # By name, all addresses are A's.
+        listing.names = (sides[0].names, sides[0 if options.by_name else 1].names)
         _compare_spaces(sides, between, listing, regions)
     _write_summary(options, sides, listing.totals, regions)
     return _conclude(options, sides, listing, regions)
@@ -141,7 +143,7 @@ def _side(options: argparse.Namespace) -> _Side:
     names = NO_NAMES if options.frames else chosen_names(options, spaces)
     _, types = typed_spaces(options, spaces)
     selection = chosen_selection(options, spaces, names, types=types)
-    return _Side(followed, contexts, selection, names)
+    return _Side(followed, contexts, selection, shown_names(options, names))
 
 
 def _of_b(options: argparse.Namespace) -> argparse.Namespace:

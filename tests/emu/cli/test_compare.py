@@ -381,6 +381,10 @@ def test_ranges_have_the_names_of_the_side_that_maps_them(compared, symbols, tmp
     other.write_text(MAP.replace("three", "four"))
     records = compared(*sides, "--symbols", symbols, "--b-symbols", other, "--json").records
     assert ["one", "two", "four"] == [each["symbol"].partition("+")[0] for each in records[:3]]
+    # Of one side alone: what A has no name for, and is still there, has B's.
+    records = compared(*sides, "--b-symbols", other, "--json").records
+    found = [(each["change"], each["symbol"]) for each in records[:3]]
+    assert [("changed", "one"), ("removed", None), ("added", "four")] == found
 
 
 def test_ranges_may_be_chosen_by_name(compared, symbols):
