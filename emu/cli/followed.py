@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crosswalk.emu.cli.names import address_text
 from crosswalk.emu.cli.output import remark
@@ -29,7 +30,15 @@ from crosswalk.walker.roots.counting import count_by_root
 from crosswalk.walker.symbols import NO_NAMES, Names
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
-__all__ = ["BOTH", "Followed", "follow", "look", "report_unfollowed", "write_summary"]
+__all__ = [
+    "BOTH",
+    "Followed",
+    "follow",
+    "look",
+    "report_unfollowed",
+    "within_one_privilege",
+    "write_summary",
+]
 
 BOTH = (
     Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE,
@@ -220,12 +229,17 @@ class Followed:
         return self._open_text if self.spaces.open else ""
 
 
+def within_one_privilege(rights: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which of n rights let one privilege both write and execute, bool[n]."""
+    found = np.zeros(len(rights), np.bool_)
+    for each in BOTH:
+        found |= rights & np.uint8(each) == np.uint8(each)
+    return found
+
+
 def _within_one_privilege(frames: Frames) -> list[tuple[int, int]]:
     """Return the ranges [start, end) that one privilege may both write and execute."""
-    both = np.zeros(len(frames), np.bool_)
-    for each in BOTH:
-        both |= frames.rights & np.uint8(each) == np.uint8(each)
-    found = frames.take(both)
+    found = frames.take(within_one_privilege(frames.rights))
     return list(zip(found.start.tolist(), (found.start + found.size).tolist(), strict=True))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from crosswalk.emu.cli.followed import BOTH, Followed, follow, write_summary
+from crosswalk.emu.cli.followed import Followed, follow, within_one_privilege, write_summary
 from crosswalk.emu.cli.listing_options import FRAME_FILTERS
 from crosswalk.emu.cli.listing_output import chosen_format, is_answer, write_list
 from crosswalk.emu.cli.memory_types import conflict_lines, frame_types_column, typed_spaces
@@ -95,8 +95,7 @@ def _is_against_policy(
     """Say what is both writable and executable, and return whether that is against --policy."""
     rights = frames.rights
     found = frames.take((rights & int(WRITES) != 0) & (rights & int(EXECUTES) != 0))
-    within = [found.rights & int(each) == int(each) for each in BOTH]
-    strict = int(np.count_nonzero(within[0] | within[1]))
+    strict = int(np.count_nonzero(within_one_privilege(found.rights)))
     show = print if is_answer(options) else remark
     _report_wx(found, strict, followed, show, names, aliases=options.aliases)
     assumption = followed.assumption(frames)

@@ -170,9 +170,8 @@ def _findings(
     memory = followed.source.memory
     places = {space_key(context): number for number, context in enumerate(contexts)}
     both = (frames.rights & int(WRITES) != 0) & (frames.rights & int(EXECUTES) != 0)
-    rows = both.nonzero()[0]
-    some = Frames(frames.start[rows], frames.size[rows], frames.rights[rows])
-    few = Frames(some.start[:_FINDINGS], some.size[:_FINDINGS], some.rights[:_FINDINGS])
+    some = frames.take(both)
+    few = some.take(slice(_FINDINGS))
     listed = []
     for each in writable_and_executable(memory, contexts, few, aliases=_ALIASES):
         how = "within one privilege" if each.within_one_privilege else "by different privileges"

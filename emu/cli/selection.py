@@ -1,7 +1,7 @@
 """Which mappings a command is about: the options that choose some, in bulk."""
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.cli.flags import FlagChoice, parse_flags
+from crosswalk.emu.cli.followed import within_one_privilege
 from crosswalk.emu.cli.listing_options import FILTERS, IN, PAGE_SIZES
 from crosswalk.emu.cli.memory_types import of_types
 from crosswalk.emu.cli.names import chosen_addresses
@@ -27,16 +28,12 @@ from crosswalk.walker.rights import EXECUTES, WRITES, Rights
 from crosswalk.walker.symbols import NO_NAMES, Names
 
 __all__ = [
-    "Predicate",
     "Selection",
     "chosen_frames",
     "chosen_selection",
     "chosen_words",
     "mappings_of_frame",
 ]
-
-Predicate = Callable[[Pages, PagingContext], NDArray[np.bool_]]
-"""Which of these mappings of an address space are chosen, bool[n]."""
 
 _SOME_OF = {
     "writable": WRITES,
@@ -55,11 +52,6 @@ _BY = {
 _USE = ("a", "d")
 """The flags that accesses set."""
 
-_WX = (
-    Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE,
-    Rights.USER_WRITE | Rights.USER_EXECUTE,
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -67,11 +59,9 @@ class Selection:
 
     `conditions` are about physical address, size, level, flags and rights alone, and `spans` are
     linear addresses that pages touch: by these the walk goes past the tables that lead to nothing
-    else; `by_use` says that some of them are about A or D. `predicates` may be about anything, and
-    see all mappings that are left.
+    else; `by_use` says that some of them are about A or D.
     """
 
-    predicates: tuple[Predicate, ...] = ()
     conditions: tuple[Condition, ...] = ()
     spans: Spans | None = None
     by_use: bool = False
@@ -79,7 +69,7 @@ class Selection:
     @property
     def everything(self) -> bool:
         """Whether all mappings are chosen."""
-        return not self.predicates and not self.conditions and self.spans is None
+        return not self.conditions and self.spans is None
 
     def sections(
         self,
@@ -90,25 +80,12 @@ class Selection:
         *,
         edges: U64 | None = None,
     ) -> Iterator[tuple[PagingContext, Iterator[Pages]]]:
-        """Yield for each address space what is chosen in [start, end), as `chosen_pages` does.
-
-        Predicates see pages, and no `Runs`.
-        """
+        """Yield for each address space what is chosen in [start, end), as `chosen_pages` does."""
         condition = _all(self.conditions) if self.conditions else None
-        edges = None if self.predicates else edges
         between = (start, end)
-        found = chosen_pages(
+        return chosen_pages(
             memory, contexts, condition, self.spans, *between, edges=edges, by_use=self.by_use
         )
-        for context, blocks in found:
-            yield context, self._left(blocks, context) if self.predicates else blocks
-
-    def _left(self, blocks: Iterable[Pages], context: PagingContext) -> Iterator[Pages]:
-        kept = _all(self.predicates)
-        for block in blocks:
-            rows = block.take(kept(block, context))
-            if len(rows):
-                yield rows
 
 
 def _all(conditions: Sequence[Condition]) -> Condition:
@@ -142,7 +119,7 @@ def chosen_selection(
     conditions = [_some_of(rights) for name, rights in _SOME_OF.items() if name in given]
     conditions += [_some_of(named[given[name]]) for name, named in _BY.items() if name in given]
     if "wx" in given:
-        conditions.append(lambda rows, _: _both(rows.rights))
+        conditions.append(lambda rows, _: within_one_privilege(rows.rights))
     if "level" in given:
         level = int(given["level"])
         conditions.append(lambda rows, _: rows.level == level)
@@ -166,14 +143,6 @@ def chosen_selection(
 
 def _some_of(rights: Rights) -> Condition:
     return lambda rows, _: (rows.rights & np.uint8(rights)) != 0
-
-
-def _both(rights: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return which rights let one privilege write and execute, bool[n]."""
-    found = np.zeros(len(rights), np.bool_)
-    for each in _WX:
-        found |= (rights & np.uint8(each)) == np.uint8(each)
-    return found
 
 
 def _of_sizes(names: Sequence[str], spaces: Spaces) -> Condition:
@@ -266,7 +235,15 @@ def chosen_words(options: argparse.Namespace) -> list[str]:
             words += [word for one in values for word in (each.names[0], _word(one))]
     symbols = getattr(options, "symbols", None)
     named = any(getattr(options, each.dest, None) for each in IN)
-    return [*(["--symbols", symbols] if symbols and named else []), *words]
+    return [*(_symbols_words(options) if symbols and named else []), *words]
+
+
+def _symbols_words(options: argparse.Namespace) -> list[str]:
+    """Return the words of a command line that give the same names."""
+    offset = getattr(options, "symbols_offset", None)
+    # In one word: a negative number would be taken for an option.
+    moved = [] if offset is None else [f"--symbols-offset={offset:#x}"]
+    return ["--symbols", options.symbols, *moved]
 
 
 def _word(value: Any) -> str:
@@ -296,7 +273,7 @@ def chosen_frames(options: argparse.Namespace, frames: Frames) -> Frames:
         if name in given:
             kept &= (frames.rights & np.uint8(named[given[name]])) != 0
     if "wx" in given:
-        kept &= _both(frames.rights)
+        kept &= within_one_privilege(frames.rights)
     some = Frames(frames.start[kept], frames.size[kept], frames.rights[kept])
     if "pa" not in given:
         return some

@@ -297,6 +297,7 @@ def test_a_watch_lists_changes_of_what_is_chosen(run, small_case, monkeypatch):
         ("--aliases-of", "va:0x400000"),
         ("--symbols", "linux", "--in", "text", "--name", "ext4*"),
         ("--symbols", "boot/System.map", "--frame", "0x5000", "--in", "text"),
+        ("--symbols", "System.map", "--symbols-offset=-0x2000000", "--in", "text"),
         ("--memory-type", "uc,wc", "--pat", "0x407050600070106", "--mtrr", "default:wb"),
     ],
     ids=" ".join,
