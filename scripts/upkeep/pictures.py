@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "pictures"
-SIZE = {"width": 1120, "height": 720}
+SIZE = {"width": 1120, "height": 860}
 PICTURES = (
     ("map-whole", "light", ()),
     ("map-whole-dark", "dark", ()),

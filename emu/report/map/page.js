@@ -179,7 +179,7 @@ class Page {
     const [strip] = this.shown;
     const forms = this.shown.flatMap(({ view }) => (view.form ? [...new Set(view.form)] : []));
     const marks = [];
-    const fill = { lanes: ["none"], letters: "" };
+    const fill = { lanes: ["h"], letters: "" };
     if (strip.bands?.[0]?.bands.length) {
       marks.push([(context) => [0, 1].forEach((odd) => strip.band(context, 17 * odd, 3, 17, odd)), "regions or sections, one after the other"]);
     }
