@@ -6,6 +6,7 @@ Source: GNU Binary Utilities, "nm"; Linux, kernel/kallsyms.c and scripts/mksysma
 """
 
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,7 @@ def parse_system_map(data: bytes) -> Spans:
     Raises `BadInput` in one line for another file, a damaged or truncated one, one whose addresses
     are all zero (kernel.kptr_restrict hides them), and one without symbols.
     """
+    data = data.removeprefix(BOM_UTF8)
     parts = [_parsed(data, begin, end) for begin, end in _pieces(data)]
     if not parts or not any(len(part.start) for part in parts):
         raise BadInput("no symbols in it")

@@ -40,6 +40,11 @@ def test_lines_may_come_in_any_order_and_twice():
     assert sorted(each[1:] for each in listed(SYSTEM_MAP)) == sorted(each[1:] for each in twice[1:])
 
 
+def test_a_mark_of_utf_8_before_the_text_is_no_part_of_it():
+    marked, plain = (parse_system_map(each) for each in (b"\xef\xbb\xbf" + SYSTEM_MAP, SYSTEM_MAP))
+    assert list(plain) == list(marked)
+
+
 def test_nm_has_sizes_undefined_symbols_and_names_with_spaces():
     text = (
         b"\n                 U printf\n                 w __gmon_start__\n"
