@@ -4,14 +4,10 @@ A page of charts is made of the same parts as a map's: one file that loads nothi
 colours and keys. Its views are no rows on an axis, and are drawn by charts.js.
 """
 
-import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from html import escape
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -28,6 +24,7 @@ from crosswalk.emu.report.finding import (
     search_title,
     titled_answers,
 )
+from crosswalk.emu.report.map.parts import joined_page
 
 __all__ = [
     "Chart",
@@ -180,25 +177,5 @@ def chart_html(page: ChartPage) -> bytes:
         "notes": [*page.notes, f"Made by {page.made_by}."],
         "charts": [each.document() for each in page.charts],
     }
-    # In a script element, only what looks like its end has to be escaped.
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    script = f"\n{_part('charts.js')}"
-    style = f"\n{_part('page.css')}{_part('charts.css')}"
-    parts = {
-        "POLICY": escape(
-            f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
-        ),
-        "TITLE": escape(page.title),
-        "STYLE": style,
-        "DOCUMENT": text,
-        "SCRIPT": script,
-    }
-    return re.sub(r"@([A-Z]+)@", lambda found: parts[found[1]], _part("charts.html")).encode()
-
-
-def _part(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+    styles = ("page.css", "charts.css")
+    return joined_page("charts.html", page.title, document, styles=styles, scripts=("charts.js",))

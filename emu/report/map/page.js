@@ -336,7 +336,7 @@ class Page {
     const [begin, end] = [view.begin[row], view.end[row]];
     const form = view.form ? view.form[row] : RANGE;
     const facts = [[view.axis, `${addressText(space, begin)}–${addressText(space, end - 1, 4095)}, ${sizeText(end - begin)}`]];
-    const name = view.named || view.hole ? nameOf(this.names, frame, low) : "";
+    const name = view.named ? nameOf(this.names, frame, low) : "";
     if (name) facts.unshift(["name", name]);
     if (low) facts.unshift(["address", addressText(space, frame, low)]);
     if (view.pa) {
@@ -354,7 +354,6 @@ class Page {
     for (const colour of view.colours) facts.push([colour.title, colour.classes[colour.of[row]].name]);
     if (view.flags && form < FOLDED) facts.push(["flags", view.flags[view.flag[row]] || "none"]);
     if (view.number) facts.push(["holds", counted(view.number[row], view.noun) + (form >= FOLDED ? ", folded" : "")]);
-    if (view.remarks && view.remarks[view.remark[row]]) facts.push(["remark", view.remarks[view.remark[row]]]);
     return facts;
   }
 
@@ -531,7 +530,7 @@ class Page {
       ? new RegExp(`^${escaped.replaceAll("*", ".*").replaceAll("?", ".")}$`, "i")
       : new RegExp(escaped, "i");
     const view = this.views[this.current];
-    if (!view.named && !view.hole) return;
+    if (!view.named) return;
     const found = [];
     for (const each of this.names) {
       for (let row = 0; row < each.texts.length && found.length < 4 * HITS; row += 1) {

@@ -1,19 +1,14 @@
 """The page: its parts joined, with the views' data in it. Nothing is loaded, and nothing can be."""
 
-import json
-import re
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from html import escape
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.report.map.columns import Columns
+from crosswalk.emu.report.map.parts import joined_page
 from crosswalk.emu.report.map.views import View
 from crosswalk.walker.memory import FRAME, U64
 from crosswalk.walker.symbols import Names, SpanKind, Spans
@@ -95,28 +90,14 @@ def map_html(page: MapPage) -> bytes:
         ],
         "names": names,
     }
-    # In a script element, only what looks like its end has to be escaped.
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    script = "\n".join(["", *(_part(name) for name in _SCRIPTS)])
-    style = f"\n{_part('page.css')}"
-    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
-    parts = {
-        "POLICY": escape(policy),
-        "TITLE": escape(page.title),
-        "STYLE": style,
-        "DOCUMENT": text,
-        "COLUMNS": columns.text(),
-        "SCRIPT": script,
-    }
-    return re.sub(r"@([A-Z]+)@", lambda found: parts[found[1]], _part("page.html")).encode()
-
-
-def _part(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+    return joined_page(
+        "page.html",
+        page.title,
+        document,
+        styles=("page.css",),
+        scripts=_SCRIPTS,
+        columns=columns.text(),
+    )
 
 
 def _place(views: Sequence[View], spot: Spot) -> dict[str, int]:

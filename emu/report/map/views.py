@@ -5,7 +5,7 @@ anything else that has rows on an axis.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -100,8 +100,7 @@ class View:
     """One view; `rows` has what it draws, in address order, on the `axis`.
 
     `colourings` has one at least. `beside` is the number, in the page, of the view that is shown
-    with this one. `command` lists what is between START and END. `remarks` has a text for each
-    row that something is to be said of: `(texts, codes)`, `codes` uint64[n] into `texts`.
+    with this one. `command` lists what is between START and END.
     """
 
     title: str
@@ -114,8 +113,6 @@ class View:
     beside: int | None = None
     memory: bool = False
     flags: bool = False
-    remarks: tuple[Sequence[str], U64] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def document(self, columns: Columns) -> dict[str, Any]:
         """Return what the page reads of this view, with its columns packed into `columns`."""
@@ -175,9 +172,6 @@ class View:
         if self.flags:
             document["flags"], codes = _flags(rows)
             packed["flag"] = columns.add(codes)
-        if self.remarks is not None:
-            document["remarks"], codes = list(self.remarks[0]), self.remarks[1]
-            packed["remark"] = columns.add(codes)
         return document
 
 
