@@ -248,6 +248,7 @@ def _evidence(
 def expectations_junit(results: Sequence[Result], title: str) -> bytes:
     """Return a JUnit report in UTF-8: a case a sentence, broken ones failures, unsaid ones errors.
 
+    What one depends on that holds, in part or by what is assumed, is in the case's output.
     `title` is the suite's name. It has no times: the same sentences give the same bytes.
     """
     counts = Counter(each.judged.outcome for each in results)
@@ -270,6 +271,10 @@ def expectations_junit(results: Sequence[Result], title: str) -> bytes:
             kind = "failure" if broken else "error"
             told = ET.SubElement(case, kind, type="expectation", message=clean(_message(each)))
             told.text = clean("\n".join(detail_lines(each)))
+        elif each.reason or each.assumption:
+            # It holds in part, or by what is assumed.
+            notes = filter(None, [each.reason, *detail_lines(each)])
+            ET.SubElement(case, "system-out").text = clean("\n".join(notes))
     ET.indent(suite)
     text: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
     return text + b"\n"

@@ -185,7 +185,7 @@ def lacking(raw):
     return raw(tables), "--cr3", "0x1000", "--cr4", "0x20"
 
 
-def test_holds_is_not_said_of_tables_that_are_not_there(run, lacking):
+def test_holds_is_not_said_of_tables_that_are_not_there(run, lacking, tmp_path):
     ran = run("walk", *lacking, "--expect", "no wx", "--expect", "no user in upper-half")
     assert "can't be said  no wx: the table for 0x400000 is not in memory\n" in ran.out
     assert "holds          no user in upper-half\n" in ran.out
@@ -196,6 +196,12 @@ def test_holds_is_not_said_of_tables_that_are_not_there(run, lacking):
     assert "holds          no wx: partial: the table for 0x400000 is not in memory\n" in ran.out
     assert "verdict: 2 expectations hold, 1 of them partial, in root 0x1000\n" in ran.out
     assert 0 == ran.status
+    report = tmp_path / "junit.xml"
+    given = ("--expect", "no wx", "--expect", "no user in upper-half", "--partial")
+    assert 0 == run("walk", *lacking, *given, "--junit", report).status
+    cases = ET.parse(report).getroot()  # noqa: S314  # Our own.
+    outputs = [each.findtext("system-out") for each in cases]
+    assert ["partial: the table for 0x400000 is not in memory", None] == outputs
     ran = run("walk", *lacking, "--expect", "frames never wx")
     assert (2, True) == (
         ran.status,
