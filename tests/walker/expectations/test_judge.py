@@ -23,6 +23,7 @@ from tests.tables import (
     KIB4,
     MIB2,
     OPEN,
+    PS,
     RW,
     TOP,
     US,
@@ -249,6 +250,21 @@ def test_of_frames_that_are_both_writers_and_executors_are_named():
     found = verdict(tables, "frames of .text never wx")
     assert {DIRECT + TEXT_PA, TEXT} == {each.range.va for each in found.evidence}
     assert "1 frame, the first at 0x100000" == found.reason
+
+
+def test_of_many_frames_the_mappings_of_the_first_are_looked_up(monkeypatch):
+    # Every other frame holds a table, and one page maps all of them.
+    tables = kernel()
+    tables.map(EMPTY, 0, P | A | RW | XD | PS, level=2, upper=UPPER)
+    for at in range(8):
+        tables._free += KIB4
+        tables.map(EMPTY + (1 + at) * MIB2, 0x15_0000, P | A | XD, upper=UPPER)
+    monkeypatch.setattr(judgement, "_LOOKED_UP", 1)
+    few, every = (verdict(tables, "tables never writable", every=each) for each in (False, True))
+    assert (BROKEN, every.reason) == (few.outcome, few.reason)
+    assert (2, True) == (len(few.evidence), few.more)
+    assert few.evidence == every.evidence[:2]
+    assert (True, False) == (len(every.evidence) > 2, every.more)
 
 
 def test_rights_are_those_that_all_levels_leave():
