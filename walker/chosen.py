@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.walker.columns import among
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.leaves import TOP, Tables, Through, root_table
@@ -128,7 +129,7 @@ def _found(
     """Yield the mappings to which tables lead that lead to something that is chosen."""
     if states is not None:
         root = keys_of(root_table(context))
-        if not _among(root, states.get(context.levels, _NONE)).any():
+        if not among(root, states.get(context.levels, _NONE)).any():
             return
     through = _through(context, states, spans)
     if edges is None:
@@ -167,7 +168,7 @@ def _through(
     def through(number: int, tables: Tables) -> Tables:
         kept = np.ones(len(tables), np.bool_)
         if states is not None:
-            kept &= _among(keys_of(tables), states.get(number, _NONE))
+            kept &= among(keys_of(tables), states.get(number, _NONE))
         if spans is not None:
             level = level_of(context, number)
             last = tables.va + np.uint64((level.span << level.index_bits) - 1)
@@ -187,15 +188,6 @@ def _leading(memory: PhysicalMemory, group: SpaceGroup, condition: Condition) ->
             held = expand_states(memory, group.context, level, keys[at : at + BLOCK])
             chosen = condition(pages_of_leaves(held.leaves, group.context), group.context)
             leads[at + held.leaf_parent[chosen]] = True
-            leads[at + held.child_parent[_among(keys_of(held.children), below)]] = True
+            leads[at + held.child_parent[among(keys_of(held.children), below)]] = True
         found[level] = below = keys[leads]
     return found
-
-
-def _among(keys: U64, some: U64) -> NDArray[np.bool_]:
-    """Return which of these keys are among some, which are in order, bool[n]."""
-    if not len(some):
-        return np.zeros(len(keys), np.bool_)
-    at = np.minimum(np.searchsorted(some, keys), len(some) - 1)
-    same: NDArray[np.bool_] = some[at] == keys
-    return same

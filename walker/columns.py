@@ -20,6 +20,7 @@ __all__ = [
     "Kind",
     "Outcomes",
     "Rows",
+    "among",
     "distinct",
     "merge_changes",
 ]
@@ -154,6 +155,15 @@ def distinct(values: U64) -> U64:
     fresh = np.ones(len(ordered), np.bool_)
     fresh[1:] = ordered[1:] != ordered[:-1]
     return ordered[fresh]
+
+
+def among(values: U64, some: U64) -> NDArray[np.bool_]:
+    """Return which of these values are among some, which are in ascending order, bool[n]."""
+    if not len(some):
+        return np.zeros(len(values), np.bool_)
+    at = np.minimum(np.searchsorted(some, values), len(some) - 1)
+    same: NDArray[np.bool_] = some[at] == values
+    return same
 
 
 def merge_changes(entry_pa: U64, before: U64, after: U64) -> tuple[U64, U64]:

@@ -107,7 +107,7 @@ def the_last_span_alone(original):
 
 @pytest.mark.parametrize(
     ("where", "rule", "plant"),
-    [(chosen, "_among", the_first_way), (Spans, "touched", the_last_span_alone)],
+    [(chosen, "among", the_first_way), (Spans, "touched", the_last_span_alone)],
     ids=["the first way", "the last span alone"],
 )
 def test_a_rule_that_the_choice_breaks_is_found(where, rule, plant, monkeypatch):
