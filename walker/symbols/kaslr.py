@@ -60,14 +60,15 @@ def symbols_offset(
     that can't be those of this kernel.
     """
     stated = _stated(info)
-    found = all_addresses_of(symbols, {*stated, *_TEXT, *_TABLE, *_FIRST, *_LAST})
+    every = all_addresses_of(symbols, {*stated, *_TEXT, *_TABLE, *_FIRST, *_LAST})
+    # A program of user mode may have some of these names.
+    image = {name: [at for at in held if IMAGE <= at < _END] for name, held in every.items()}
+    found = {name: held for name, held in image.items() if held}
     known = {name: addresses[0] for name, addresses in found.items()}
     text = next((known[name] for name in _TEXT if name in known), None)
     if stated:
         return _by_addresses(found, stated, info, symbols)
-    if text is None or not IMAGE <= text < _END:
-        return Offset(0)
-    return _by_tables(known, text, memory, context)
+    return Offset(0) if text is None else _by_tables(known, text, memory, context)
 
 
 def _stated(info: dict[str, str]) -> dict[str, int]:

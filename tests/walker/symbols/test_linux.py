@@ -208,6 +208,11 @@ def test_symbols_of_no_kernel_are_not_moved():
     own = parse_system_map(b"0000000000401000 T _start\n")
     linux = SmallLinux()
     assert 0 == offset_of(linux, linux.vmcoreinfo, own).value
+    named = parse_system_map(b"0000000000401000 T _stext\n0000000000402000 D swapper_pg_dir\n")
+    assert (0, "") == (
+        offset_of(linux, linux.vmcoreinfo, named).value,
+        offset_of(linux, "", named).remark,
+    )
 
 
 @pytest.mark.parametrize("direct_map", [True, False])
