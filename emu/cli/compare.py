@@ -277,7 +277,9 @@ class _Listing:
             rows = block.take(np.flatnonzero(block.kind < Change.RESIZED))
             rows = rows.take(slice(self._take(len(rows))))
             if len(rows):
-                columns = [] if context is None else name_cells(rows, context, self.names)
+                columns = []
+                if context is not None:
+                    columns = name_cells(rows, context, self.names, records=self._json)
                 self._list(rows, columns, root, title)
                 title = ""
             self._require_more()

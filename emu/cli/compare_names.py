@@ -25,10 +25,16 @@ __all__ = ["RegionTotals", "common_regions", "name_cells", "region_numbers", "wh
 
 
 def name_cells(
-    rows: Changes, context: PagingContext, names: tuple[Names, Names]
+    rows: Changes, context: PagingContext, names: tuple[Names, Names], *, records: bool = False
 ) -> list[ChangeColumn]:
-    """Return the columns of names: what each range is called in A, or where it was added in B."""
-    before, after = (name_columns(each) for each in names)
+    """Return the columns of names: what each range is called in A, or where it was added in B.
+
+    With `records` those of records, which have the first symbol and the last by themselves.
+    """
+    before, after = (
+        [part for each in name_columns(side) for part in (records and each.ends) or (each,)]
+        for side in names
+    )
     both = {each.key: each for each in (*after, *before)}
     ranges = Ranges(
         *(rows.va, rows.old_pa, rows.size, rows.old_flags, rows.old_rights),

@@ -34,7 +34,7 @@ class ChangeJson(Document, frozen=True, kw_only=True):
 
     `before` or `after` is null where nothing is mapped. With `stride` it is so many `pieces` of the
     range, one every so many bytes, each mapped to the same frames. With --roots the root of the
-    address space is named, and with --symbols the region and the symbol.
+    address space is named, and with --symbols the region, the first symbol and the last one.
     """
 
     root: Hex64 | UnsetType = UNSET
@@ -49,6 +49,7 @@ class ChangeJson(Document, frozen=True, kw_only=True):
     differs: list[Literal["frame", "rights", "flags", "size"]]
     region: str | UnsetType | None = UNSET
     symbol: str | UnsetType | None = UNSET
+    last_symbol: str | UnsetType | None = UNSET
 
 
 class GrantJson(Document, frozen=True):

@@ -385,6 +385,10 @@ def test_ranges_have_the_names_of_the_side_that_maps_them(compared, symbols, tmp
     records = compared(*sides, "--b-symbols", other, "--json").records
     found = [(each["change"], each["symbol"]) for each in records[:3]]
     assert [("changed", "one"), ("removed", None), ("added", "four")] == found
+    symbols.write_text(f"{MAP}0000000000400100 T within\n")
+    first = compared(*sides, "--symbols", symbols, "--json").records[0]
+    assert ("one", "within") == (first["symbol"], first["last_symbol"])
+    assert "  one … within; was" in compared(*sides, "--symbols", symbols).out
 
 
 def test_ranges_may_be_chosen_by_name(compared, symbols):
