@@ -84,6 +84,7 @@ SENTENCES = [
     (f"{TEXT:#x}+0x2000 is r-x", entry(TEXT + KIB4, add=RW), TEXT),
     ('"st*" is rw-', entry(STACK, drop=XD), STACK),
     (".text, .rodata never writable", entry(RODATA, add=RW), RODATA),
+    ("start, .text never writable", entry(TEXT + KIB4, add=RW), TEXT),
     (".text is --- for user", entry(TEXT + KIB4, add=US), TEXT),
     ("0x400000-0x401000 is r-x for user", entry(UTEXT, add=XD), UTEXT),
     (".rodata never writable", entry(RODATA, add=RW), RODATA),
@@ -267,6 +268,16 @@ def test_of_many_frames_the_mappings_of_the_first_are_looked_up(monkeypatch):
     assert (True, False) == (len(every.evidence) > 2, every.more)
 
 
+def test_one_frame_of_a_large_page_is_told_from_the_others():
+    tables = kernel().map(EMPTY, MIB2, P | A | XD | PS, level=2, upper=UPPER)
+    inner = f"frames of {EMPTY:#x}+0x200000 never writable"
+    assert HOLDS == verdict(tables, inner).outcome
+    tables.map(EMPTY + MIB2, MIB2 + 5 * KIB4, P | A | RW | XD, upper=UPPER)
+    found = verdict(tables, inner)
+    assert (BROKEN, "1 frame, the first at 0x205000") == (found.outcome, found.reason)
+    assert [EMPTY + MIB2] == [each.range.va for each in found.evidence]
+
+
 def test_rights_are_those_that_all_levels_leave():
     tables = kernel().change(TEXT, add=RW).change(TEXT, 2, drop=RW)
     assert HOLDS == verdict(tables, ".text is r-x").outcome
@@ -283,6 +294,14 @@ def test_a_page_that_a_range_cuts_belongs_to_it():
     assert BROKEN == verdict(tables, only).outcome
     whole = f"only {EMPTY:#x}+0x200000, .text, 0x400000-0x401000 executable"
     assert HOLDS == verdict(tables, whole).outcome
+
+
+def test_what_a_target_holds_of_another_is_inside_both():
+    tables = kernel().change(RODATA, drop=XD)
+    only = f"only {TEXT:#x}+0x300000, handler, 0x400000-0x401000 executable"
+    assert HOLDS == verdict(tables, only).outcome
+    count = f"at most 3 mappings in {TEXT:#x}+0x300000, handler"
+    assert HOLDS == verdict(tables, count).outcome
 
 
 SINCE = [
