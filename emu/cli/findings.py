@@ -70,8 +70,9 @@ def _covered(folder: Path) -> CoverageMap | None:
     try:
         seen = decode_state(read_file(campaigns[0] / STATE)).seen
         return None if seen is None else CoverageMap.unpack(unpack(seen))
-    except CrosswalkError:
-        # Of a state that can't be read it was said before; its cases are drawn all the same.
+    except CrosswalkError as error:
+        # Its cases are drawn all the same.
+        remark(f"no coverage map is drawn: {error}")
         return None
 
 

@@ -192,10 +192,22 @@ def _findings(
     more = followed.more()
     if len(some) and more is not None:
         verdicts.append(f"W^X: {more}.")
-    assumption = followed.assumption(frames) if len(frames) <= _COMPARED else None
+    assumption = _assumption(followed, frames) if len(some) else None
     if assumption is not None:
         verdicts.append(f"W^X: {assumption}.")
     return [*listed, *_table_findings(followed, frames, contexts, places, verdicts)], verdicts
+
+
+def _assumption(followed: Followed, frames: Frames) -> str | None:
+    """Return how much of what is found is found by an assumption, or that it wasn't looked at."""
+    if len(frames) <= _COMPARED:
+        return followed.assumption(frames)
+    if not any(each.startswith("cr4 ") for each in followed.source.assumed):
+        return None
+    return (
+        f"CR4 is assumed; what other bits of it would change isn't known here of more than "
+        f"{_COMPARED:,} physical ranges: crosswalk frames says it"
+    )
 
 
 def _table_findings(

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from crosswalk.emu.cli import map as map_command
 from crosswalk.walker.formats import dump_case
 from tests.emu.cli.running import crosswalk, refused
 from tests.emu.report.map.pages import element, tables
@@ -102,7 +103,7 @@ def test_findings_are_listed_with_where_they_are(run, tmp_path):
     assert "Page tables: 1 of 5 frames writable by user mode" in " ".join(page["verdicts"])
 
 
-def test_what_depends_on_an_assumed_register_is_said(run, tmp_path):
+def test_what_depends_on_an_assumed_register_is_said(run, tmp_path, monkeypatch):
     made = PageTables(root=0).map(0x40_0000, 0x9000, P | US).map(0x50_0000, 0x9000, P | RW | XD)
     data = bytearray(1 << 16)
     for pa, word in made.words.items():
@@ -111,6 +112,12 @@ def test_what_depends_on_an_assumed_register_is_said(run, tmp_path):
     assert 0 == run("raw.bin", "--kind", "raw", "--cr3", "0").status
     verdicts = " ".join(document(tmp_path / "map.html")["verdicts"])
     assert "which raw.bin doesn't tell: give --cr4" in verdicts
+    monkeypatch.setattr(map_command, "_COMPARED", 0)
+    assert 0 == run("raw.bin", "--kind", "raw", "--cr3", "0").status
+    verdicts = " ".join(document(tmp_path / "map.html")["verdicts"])
+    assert "isn't known here of more than 0 physical ranges: crosswalk frames says it" in verdicts
+    assert 0 == run("raw.bin", "--kind", "raw", "--cr3", "0", "--cr4", "0x20").status
+    assert "assumed" not in " ".join(document(tmp_path / "map.html")["verdicts"])
 
 
 def test_tables_that_are_not_there_are_said_to_be_missing(run, tmp_path):
