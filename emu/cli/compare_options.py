@@ -22,12 +22,12 @@ from crosswalk.emu.cli.options import (
 )
 from crosswalk.emu.cli.type_options import CHOSEN_TYPES
 
-__all__ = ["COMPARE", "COUNTING", "IGNORABLE", "OWN"]
+__all__ = ["COMPARE", "COUNTING", "OWN"]
 
 _SHARED = ("source", "gdb_timeout", "leave_paused", "unpack_to", "unpack_limit")
 """What both sides have in common, of the options of SOURCE."""
 
-IGNORABLE = ("frame", "rights", "flags", "g", "pwt", "pcd", "pat", "pk", "sw")
+_IGNORABLE = ("frame", "rights", "flags", "g", "pwt", "pcd", "pat", "pk", "sw")
 """What --ignore takes."""
 
 
@@ -62,7 +62,7 @@ COUNTING = (
         "--ignore",
         commas=True,
         metavar="WHAT[,...]",
-        type=names_of(*IGNORABLE),
+        type=names_of(*_IGNORABLE),
         default=(),
         help="what doesn't count as a change, with commas: frame (the physical "
         "address), rights, flags, or some of them: g, pwt, pcd, pat, pk, sw (the "

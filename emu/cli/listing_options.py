@@ -20,11 +20,10 @@ __all__ = [
     "IN",
     "NAMES",
     "PAGE_SIZES",
-    "PRIVILEGES",
     "SYMBOLS",
 ]
 
-PRIVILEGES = ("user", "supervisor")
+_PRIVILEGES = ("user", "supervisor")
 PAGE_SIZES = {"4K": 12, "2M": 21, "4M": 22, "1G": 30}
 """The sizes of pages, as shifts."""
 
@@ -85,7 +84,7 @@ def _flag(name: str, what: str) -> Option:
 def _by(right: str, verb: str) -> Option:
     """Return the option that asks for a right of one privilege."""
     return option(
-        f"--{right}-by", choices=list(PRIVILEGES), help=f"only what this privilege may {verb}"
+        f"--{right}-by", choices=list(_PRIVILEGES), help=f"only what this privilege may {verb}"
     )
 
 

@@ -30,11 +30,9 @@ __all__ = [
     "chosen_types",
     "conflict_lines",
     "frame_types_column",
-    "kinds_of",
     "of_types",
     "type_column",
     "type_kind",
-    "type_names",
     "typed_spaces",
 ]
 
@@ -78,7 +76,7 @@ def chosen_types(options: argparse.Namespace, source: Source) -> tuple[MemoryTyp
     return types, replace(source, assumed=(*source.assumed, *assumed))
 
 
-def kinds_of(types: MemoryTypes, rows: Mapped) -> NDArray[np.uint8]:
+def _kinds_of(types: MemoryTypes, rows: Mapped) -> NDArray[np.uint8]:
     """Return the `MemoryType` of each mapping, or of the first page of each range, uint8[n]."""
     size = np.uint64(1) << rows.shift.astype(np.uint64)
     return types.of_pages(rows.pa, size, LEVEL_OF_SHIFT.take(rows.shift), rows.flags)
@@ -88,7 +86,7 @@ def type_column(types: MemoryTypes) -> Column:
     """Return the extra column with the memory type."""
 
     def values(rows: Mapped, _: PagingContext) -> Coded:
-        return Coded(kinds_of(types, rows).astype(np.intp), _NAMES)
+        return Coded(_kinds_of(types, rows).astype(np.intp), _NAMES)
 
     meaning = "memory type, as --pat and --mtrr have it"
     return Column("memory_type", "TYPE", max(map(len, _NAMES)), values, meaning)
@@ -102,18 +100,18 @@ for _kind in MemoryType:
 def of_types(types: MemoryTypes, wanted: Sequence[str]) -> Condition:
     """Return the condition that mappings have one of these memory types, by their names."""
     chosen = np.array([name in wanted for name in _NAMES])
-    return lambda pages, _: chosen[kinds_of(types, pages)]
+    return lambda pages, _: chosen[_kinds_of(types, pages)]
 
 
 def type_kind(types: MemoryTypes) -> Kind:
     """Return what keeps ranges from going on from one memory type into another."""
-    return lambda rows: kinds_of(types, rows)
+    return lambda rows: _kinds_of(types, rows)
 
 
 def frame_types_column(typed: TypedFrames) -> Column:
     """Return the extra column with the memory types that physical ranges are mapped with."""
     masks, codes = np.unique(typed.types, return_inverse=True)
-    texts = [" ".join(type_names(mask)) for mask in masks.tolist()]
+    texts = [" ".join(_type_names(mask)) for mask in masks.tolist()]
 
     def values(rows: Frames, _: PagingContext) -> Coded:
         return Coded(codes[np.searchsorted(typed.frames.start, rows.start)], texts)
@@ -122,7 +120,7 @@ def frame_types_column(typed: TypedFrames) -> Column:
     return Column("memory_types", "TYPES", width, values, "memory types of all mappings of it")
 
 
-def type_names(mask: int) -> list[str]:
+def _type_names(mask: int) -> list[str]:
     """Return the names of memory types, of which bit n is `MemoryType` n."""
     return [name for at, name in enumerate(_NAMES) if mask >> at & 1]
 

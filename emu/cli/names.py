@@ -1,7 +1,7 @@
 """`--symbols`, `--in` and `--name`: what addresses are called, and mappings chosen by that."""
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,8 +35,6 @@ from crosswalk.walker.symbols.symbol_files import (
 )
 
 __all__ = [
-    "AUTO",
-    "LINUX",
     "address_record",
     "address_text",
     "chosen_addresses",
@@ -51,7 +49,7 @@ __all__ = [
     "shown_names",
 ]
 
-AUTO, LINUX = "auto", "linux"
+_AUTO, _LINUX = "auto", "linux"
 """What --symbols takes instead of a file."""
 
 
@@ -66,13 +64,13 @@ def chosen_names(options: argparse.Namespace, spaces: Spaces) -> Names:
     if asked is None:
         return known_regions(options, spaces) if getattr(options, "within", None) else NO_NAMES
     source = spaces.source
-    if asked == AUTO and is_guest(options.source):
+    if asked == _AUTO and is_guest(options.source):
         return guest_names(spaces)
-    if asked in (AUTO, LINUX) and options.symbols_offset is not None:
+    if asked in (_AUTO, _LINUX) and options.symbols_offset is not None:
         raise BadInput(f"--symbols-offset is for a file of symbols, not for {asked}")
-    if asked == LINUX:
+    if asked == _LINUX:
         return known_names(source, info=vmcoreinfo_of(source), linux=True, notice=remark)
-    if asked == AUTO:
+    if asked == _AUTO:
         return _found(spaces)
     info = vmcoreinfo_of(source)
     offset = options.symbols_offset
@@ -94,7 +92,7 @@ def reads_variables(
 
     None where no file of --symbols says where they are.
     """
-    if getattr(options, "symbols", None) in (None, AUTO, LINUX):
+    if getattr(options, "symbols", None) in (None, _AUTO, _LINUX):
         return None
     file, offset = _file_of(options), options.symbols_offset
 
@@ -238,21 +236,19 @@ def _named(
         return found
     near = names.near(text, kinds)
     what = "symbol" if kinds == (SpanKind.SYMBOL,) else "region, section or symbol"
-    advice = f"there is {_or(near)}" if near else "" if len(names.symbols) else _ways(names, asked)
+    advice = (
+        f"there is {', '.join(near)}" if near else "" if len(names.symbols) else _ways(names, asked)
+    )
     raise BadInput(f"{name} {one_line(text)}: no such {what}{advice and f'; {advice}'}")
 
 
 def _ways(names: Names, asked: str | None) -> str:
     """Return how a source that has no symbols gets names, but for the way that was tried."""
     if not len(names.regions):
-        ways = {None: "FILE, auto or linux", AUTO: "FILE or linux"}.get(asked, "FILE")
+        ways = {None: "FILE, auto or linux", _AUTO: "FILE or linux"}.get(asked, "FILE")
         return f"it has no names of its own: --symbols {ways} gives some"
     own = "--symbols auto, or --symbols FILE," if asked is None and names.source == LAYOUT else ""
     return f"{own or '--symbols FILE'} gives names of symbols"
-
-
-def _or(names: Iterable[str]) -> str:
-    return ", ".join(names)
 
 
 def shown_names(options: argparse.Namespace, names: Names) -> Names:

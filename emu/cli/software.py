@@ -20,7 +20,7 @@ from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats.files import write_parts
 from crosswalk.walker.software import SYSTEMS, State, System, absent_entries
 
-__all__ = ["MOST", "list_states", "refuse_with_software", "state_text"]
+__all__ = ["MOST", "list_states", "refuse_with_software"]
 
 MOST = 10_000_000
 """The most lines, unless a limit is given."""
@@ -92,7 +92,7 @@ def _parts(
                 if as_json:
                     lines = [json.dumps({**root, **_record(state)}) for state in each]
                 else:
-                    lines = [state_text(state, context) for state in each]
+                    lines = [_state_text(state, context) for state in each]
                 if lines and not shown:
                     lines = [f"root {context.root:#x}:", *lines]
                     shown = True
@@ -122,7 +122,7 @@ def _record(state: State) -> dict[str, Any]:
     }
 
 
-def state_text(state: State, context: PagingContext) -> str:
+def _state_text(state: State, context: PagingContext) -> str:
     """Return the state of an entry as a line."""
     name = level_of(context, state.level).entry
     text = (

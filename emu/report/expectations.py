@@ -16,7 +16,6 @@ from crosswalk.walker.expectations import Evidence, Judged, Outcome
 from crosswalk.walker.symbols import Names
 
 __all__ = [
-    "FORMAT",
     "ExpectationsJson",
     "Result",
     "detail_lines",
@@ -29,7 +28,6 @@ __all__ = [
     "result_of",
 ]
 
-FORMAT = "crosswalk-expectations/1"
 _WORDS = {Outcome.HOLDS: "holds", Outcome.BROKEN: "BROKEN", Outcome.UNSAID: "can't be said"}
 _WIDTH = max(map(len, _WORDS.values()))
 _CLASS = "crosswalk.expect"

@@ -27,8 +27,6 @@ __all__ = [
     "Shade",
     "View",
     "memory_view",
-    "rights_colouring",
-    "size_colouring",
     "space_view",
     "type_colouring",
 ]
@@ -195,7 +193,7 @@ def space_view(
     summary += f" in {count_text(len(rows), 'range')}"
     if folding.rows:
         summary += f", {folding.rows:,} of them folded"
-    every = (rights_colouring(rows), size_colouring(rows), *colourings)
+    every = (_rights_colouring(rows), _size_colouring(rows), *colourings)
     return View(title, summary, "mapping", axis, rows, every, command, flags=True)
 
 
@@ -209,11 +207,11 @@ def memory_view(rows: Condensed, folding: Folding, *, command: str) -> View:
     summary += f" in {count_text(len(rows), 'range')}"
     if folding.rows:
         summary += f", {folding.rows:,} of them folded"
-    of = rights_colouring(rows, title="collective rights")
+    of = _rights_colouring(rows, title="collective rights")
     return View("Physical memory", summary, "range", axis, rows, (of,), command, memory=True)
 
 
-def rights_colouring(rows: Condensed, title: str = "rights") -> Colouring:
+def _rights_colouring(rows: Condensed, title: str = "rights") -> Colouring:
     """Return the colouring by rights: the supervisor's above, those of user mode below."""
     key = rows.rights.astype(np.uint16) * 2 + (rows.form == Form.MIXED)
     found, of = np.unique(key, return_inverse=True)
@@ -235,7 +233,7 @@ def _rights_shade(rights: Rights, *, mixed: bool) -> Shade:
     return Shade(name, letters, tuple(lanes), serious)
 
 
-def size_colouring(rows: Condensed) -> Colouring:
+def _size_colouring(rows: Condensed) -> Colouring:
     """Return the colouring by the size of pages."""
     found, of = np.unique(rows.shift, return_inverse=True)
     shades = tuple(
