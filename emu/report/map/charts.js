@@ -4,18 +4,8 @@
 const LISTED = 100; // The most cells that are named at once.
 const FITS = 12; // Columns that fit beside each other.
 
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
 function get(id) {
   return document.getElementById(id);
-}
-
-function counted(number, noun) {
-  return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 }
 
 function facts(pairs, properties = {}) {
@@ -239,7 +229,6 @@ function drawCounts(chart) {
 }
 
 const DRAW = { walk: drawWalk, grid: drawGrid, counts: drawCounts };
-const THEMES = ["system", "light", "dark"];
 
 function show(at) {
   const { parts, legend, first } = DRAW[content.charts[at].kind](content.charts[at]);
@@ -255,11 +244,7 @@ function show(at) {
 }
 
 function nextTheme() {
-  const at = THEMES.indexOf(document.documentElement.dataset.theme ?? "system");
-  const next = THEMES[(at + 1) % THEMES.length];
-  if (next === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = next;
-  get("theme").textContent = `theme: ${next}`;
+  turnTheme(get("theme"));
 }
 
 // The chart that the address of the page names by its number, from 1.

@@ -177,5 +177,10 @@ def chart_html(page: ChartPage) -> bytes:
         "notes": [*page.notes, f"Made by {page.made_by}."],
         "charts": [each.document() for each in page.charts],
     }
-    styles = ("page.css", "charts.css")
-    return joined_page("charts.html", page.title, document, styles=styles, scripts=("charts.js",))
+    return joined_page(
+        "charts.html",
+        page.title,
+        document,
+        styles=("page.css", "charts.css"),
+        scripts=("elements.js", "charts.js"),
+    )

@@ -3,12 +3,6 @@
 const LISTED = 200; // The most places that are listed of one frame or range.
 const HITS = 100; // The most names that a search lists.
 
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
 class Page {
   constructor(content, bytes) {
     this.content = content;
@@ -18,7 +12,6 @@ class Page {
     this.straight = false;
     this.coloured = "";
     this.finding = -1;
-    this.themes = ["system", "light", "dark"];
     this.shown = [];
     document.getElementById("about").textContent = content.about;
     this.fillTools();
@@ -121,11 +114,7 @@ class Page {
   }
 
   nextTheme() {
-    const at = this.themes.indexOf(document.documentElement.dataset.theme ?? "system");
-    const next = this.themes[(at + 1) % this.themes.length];
-    if (next === "system") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = next;
-    this.get("theme").textContent = `theme: ${next}`;
+    turnTheme(this.get("theme"));
     this.recolour();
   }
 

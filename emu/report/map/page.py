@@ -16,6 +16,7 @@ from crosswalk.walker.symbols import Names, SpanKind, Spans
 __all__ = ["Finding", "MapPage", "Spot", "map_html"]
 
 _SCRIPTS = (
+    "elements.js",
     "text.js",
     "data.js",
     "layout.js",

@@ -5,10 +5,6 @@ const FRAME = 4096;
 const UNITS = [["GiB", 262144], ["MiB", 256], ["KiB", 1 / 4]];
 const BINARY = [["PiB", 2 ** 38], ["TiB", 2 ** 28], ["GiB", 2 ** 18], ["MiB", 2 ** 8], ["KiB", 1 / 4]];
 
-function counted(number, noun) {
-  return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
-}
-
 // A size in frames, exact: in the largest unit that divides it.
 function sizeText(frames) {
   for (const [unit, size] of UNITS) {
