@@ -18,7 +18,20 @@ from crosswalk.walker.condensed import (
 )
 from crosswalk.walker.mappings import IGNORED
 from tests.random_tables import extended_tables
-from tests.tables import GIB1, KIB4, MIB2, OPEN, PS, ROOT, USED, XD, PageTables, chain, context
+from tests.tables import (
+    GIB1,
+    KIB4,
+    MIB2,
+    OPEN,
+    PS,
+    ROOT,
+    USED,
+    XD,
+    CountingMemory,
+    PageTables,
+    chain,
+    context,
+)
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MANY = 1 << 20
@@ -115,6 +128,24 @@ def test_a_row_that_is_wrong_is_noticed():
 def forms(tables, most=MANY):
     rows, folding = condense(tables.memory, context(), most)
     return Counter(Form(row["form"]).name for row in rows_of(rows)), rows, folding
+
+
+def test_tables_that_lead_to_no_mapping_are_looked_at_once():
+    # 512 ** 4 ways, all of which end in an empty table.
+    memory = CountingMemory(chain(5, 0))
+    rows, folding = condense(memory, context(5), MANY)
+    assert (0, (0, 0, 0)) == (len(rows), folding)
+    assert memory.read_tables < 100
+
+
+@QUICK
+@given(tables=extended_tables(), most=st.integers(1, 12))
+def test_without_tables_that_lead_to_no_mapping_the_rows_are_the_same(tables, most):
+    expected, _ = condense(tables.memory, tables.context, most)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(condensed, "_VISITED", 0)
+        found, _ = condense(tables.memory, tables.context, most)
+    assert [*rows_of(expected)] == [*rows_of(found)]
 
 
 def test_pages_of_one_frame_are_one_row():
