@@ -230,6 +230,19 @@ def test_the_first_ranges_are_named_and_all_on_request():
     assert (20, 4, True) == (few.count, len(few.evidence), few.more)
     assert (20, 20, False) == (every.count, len(every.evidence), every.more)
     assert few.evidence == every.evidence[:4]
+    uncounted = verdict(tables, f"at most 1 mapping in {EMPTY:#x}+0x200000")
+    assert (None, 4, True) == (uncounted.count, len(uncounted.evidence), uncounted.more)
+
+
+def test_so_many_mappings_are_listed_and_no_more(monkeypatch):
+    monkeypatch.setattr(judgement, "_FEW", 2)
+    monkeypatch.setattr(judgement, "_MANY", 3)
+    tables = kernel()
+    for at in range(4):
+        tables.map(EMPTY + at * MIB2, at * KIB4, P | A | RW, upper=UPPER)
+    few, every = (verdict(tables, "no wx", every=each) for each in (False, True))
+    assert (4, 2, True) == (few.count, len(few.evidence), few.more)
+    assert (4, 3, True) == (every.count, len(every.evidence), every.more)
 
 
 def test_mappings_that_several_roots_share_are_named_once():
@@ -251,6 +264,20 @@ def test_of_frames_that_are_both_writers_and_executors_are_named():
     found = verdict(tables, "frames of .text never wx")
     assert {DIRECT + TEXT_PA, TEXT} == {each.range.va for each in found.evidence}
     assert "1 frame, the first at 0x100000" == found.reason
+    # Of another ability those that have it.
+    found = verdict(tables, "frames of .text never writable")
+    assert [DIRECT + TEXT_PA] == [each.range.va for each in found.evidence]
+
+
+def test_tables_are_counted_and_where_none_is_in_memory_nothing_is_said():
+    tables = kernel()
+    for page, table in enumerate((0x1000, 0x2000)):
+        tables.map(0x70_0000 + page * KIB4, table, OPEN | A | XD)
+    text = "tables never writable by user"
+    found = verdict(tables, text)
+    assert (BROKEN, "2 tables, the first at 0x1000") == (found.outcome, found.reason)
+    found = verdict(tables, text, contexts=context(4, root=0x7F00_0000))
+    assert (UNSAID, "no table is in memory") == (found.outcome, found.reason)
 
 
 def test_of_many_frames_the_mappings_of_the_first_are_looked_up(monkeypatch):
@@ -266,6 +293,8 @@ def test_of_many_frames_the_mappings_of_the_first_are_looked_up(monkeypatch):
     assert (2, True) == (len(few.evidence), few.more)
     assert few.evidence == every.evidence[:2]
     assert (True, False) == (len(every.evidence) > 2, every.more)
+    # The large page is named once.
+    assert 1 == [each.range.va for each in every.evidence].count(EMPTY)
 
 
 def test_one_frame_of_a_large_page_is_told_from_the_others():
