@@ -23,6 +23,7 @@ __all__ = [
     "among",
     "distinct",
     "merge_changes",
+    "united_ranges",
 ]
 
 MAX_STEPS = 5
@@ -164,6 +165,17 @@ def among(values: U64, some: U64) -> NDArray[np.bool_]:
     at = np.minimum(np.searchsorted(some, values), len(some) - 1)
     same: NDArray[np.bool_] = some[at] == values
     return same
+
+
+def united_ranges(start: U64, end: U64) -> tuple[U64, U64]:
+    """Return the union of ranges [start, end) in any order, ascending; what touches is one."""
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], np.maximum.accumulate(end[order])
+    fresh = np.ones(len(start), np.bool_)
+    fresh[1:] = start[1:] > end[:-1]
+    first = np.flatnonzero(fresh)
+    last = np.append(first[1:], len(start))[: len(first)] - 1
+    return start[first], end[last]
 
 
 def merge_changes(entry_pa: U64, before: U64, after: U64) -> tuple[U64, U64]:

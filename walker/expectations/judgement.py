@@ -43,7 +43,7 @@ from crosswalk.walker.rights import Rights
 from crosswalk.walker.spaces import Contexts, listed_contexts
 from crosswalk.walker.symbols import Names
 
-__all__ = ["Evidence", "Judged", "Outcome", "Subject", "judge"]
+__all__ = ["Evidence", "Judged", "Outcome", "Subject", "judge", "rule_of"]
 
 SHOWN = 4
 """How many ranges of mappings a broken sentence names."""
@@ -166,7 +166,7 @@ class _Judge:
         targets = claim.targets
         spans = [(0, TOP)] if targets is None else self._spans(targets)
         needed = targets if targets is not None and claim.mapped else ()
-        return self._without(sentence, spans, _rule(claim.ability, claim.privilege), needed)
+        return self._without(sentence, spans, rule_of(claim.ability, claim.privilege), needed)
 
     def _unmapped(self, sentence: Sentence, claim: Unmapped) -> Judged:
         return self._without(sentence, self._spans(claim.targets), EVERYTHING)
@@ -195,7 +195,7 @@ class _Judge:
         inside = self._spans(claim.targets)
         edges = [0, *(edge for span in inside for edge in span), TOP]
         others = [(lo, hi) for lo, hi in zip(edges[::2], edges[1::2], strict=True) if lo < hi]
-        return self._without(sentence, others, _rule(claim.ability, claim.privilege))
+        return self._without(sentence, others, rule_of(claim.ability, claim.privilege))
 
     def _at_most(self, sentence: Sentence, claim: AtMost) -> Judged:
         spans = [(0, TOP)] if claim.targets is None else self._spans(claim.targets)
@@ -262,7 +262,7 @@ class _Judge:
 
         They are those that are mapped in the targets.
         """
-        rule = _rule(claim.ability, claim.privilege)
+        rule = rule_of(claim.ability, claim.privilege)
         wrong = np.flatnonzero(rule[frames.rights])
         if not len(wrong):
             self._require_mapped(targets)
@@ -374,7 +374,8 @@ class _Judge:
                 raise _Unsaid(lacking or f"nothing is mapped in {one_line(target.text)}")
 
 
-def _rule(ability: Ability, privilege: Privilege | None) -> Rule:
+def rule_of(ability: Ability, privilege: Privilege | None) -> Rule:
+    """Return which rights allow this to the privilege; to any, where it is None."""
     return np.array([ability.met_by(Rights(bits), privilege) for bits in range(64)])
 
 

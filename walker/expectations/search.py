@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.blocks import Leaves
-from crosswalk.walker.columns import distinct
+from crosswalk.walker.columns import distinct, united_ranges
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.frames import Frames, page_keys, rights_of_pages
@@ -111,13 +111,8 @@ class Search:
 
 def _joined(edges: U64) -> Frames:
     """Return ranges [start, end), uint64[2, n], as disjoint ones in order, without rights."""
-    start, end = edges[:, np.argsort(edges[0], kind="stable")]
-    end = np.maximum.accumulate(end)
-    fresh = np.ones(len(start), np.bool_)
-    fresh[1:] = start[1:] > end[:-1]
-    first = np.flatnonzero(fresh)
-    last = np.append(first[1:], len(start))[: len(first)] - 1
-    return Frames(start[first], end[last] - start[first], np.zeros(len(first), np.uint8))
+    start, end = united_ranges(*edges)
+    return Frames(start, end - start, np.zeros(len(start), np.uint8))
 
 
 def _reduced(

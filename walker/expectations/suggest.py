@@ -9,11 +9,12 @@ import numpy as np
 
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.expectations.grammar import quoted
-from crosswalk.walker.expectations.search import Rule, Search, Span
+from crosswalk.walker.expectations.judgement import rule_of
+from crosswalk.walker.expectations.search import Search, Span
 from crosswalk.walker.expectations.sentences import Ability, Privilege
 from crosswalk.walker.leaves import TOP
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.rights import Rights, rwx
+from crosswalk.walker.rights import rwx
 from crosswalk.walker.spaces import Contexts, listed_contexts
 from crosswalk.walker.symbols import Names, Spans
 
@@ -59,7 +60,7 @@ def _of_everything(
     yield "guard 0x0-0x1000 unmapped"
     yield "tables never writable by user"
     yield "tables never executable"
-    executable = _rule(Ability.EXECUTABLE, Privilege.SUPERVISOR)
+    executable = rule_of(Ability.EXECUTABLE, Privilege.SUPERVISOR)
     inside = [quoted(name) for name, spans in mapped if search.any(spans, executable)]
     if inside:
         yield f"only {', '.join(inside)} executable for supervisor"
@@ -78,11 +79,7 @@ def _of_region(search: Search, name: str, spans: list[Span]) -> Iterator[str]:
                 yield f"frames of {called} never writable"
         elif not same:
             for ability in (Ability.WRITABLE, Ability.EXECUTABLE):
-                if not search.any(spans, _rule(ability, privilege)):
+                if not search.any(spans, rule_of(ability, privilege)):
                     yield f"{called} never {ability} by {privilege}"
     if _STACK in name:
         yield f"{called} surrounded by unmapped"
-
-
-def _rule(ability: Ability, privilege: Privilege) -> Rule:
-    return np.array([ability.met_by(Rights(bits), privilege) for bits in range(64)])

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.blocks import BLOCK
+from crosswalk.walker.columns import united_ranges
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.leaves import Tables, expand, root_tables
@@ -111,10 +112,4 @@ def _distinct(tables: Tables, low: np.uint64, high: np.uint64, span: np.uint64) 
 def _merged(parts: list[tuple[U64, U64]]) -> tuple[U64, U64]:
     """Return the union of ranges, disjoint and ascending."""
     start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.argsort(start, kind="stable")
-    start, end = start[order], np.maximum.accumulate(end[order])
-    fresh = np.ones(len(start), np.bool_)
-    fresh[1:] = start[1:] > end[:-1]
-    first = np.flatnonzero(fresh)
-    last = np.append(first[1:], len(start)) - 1
-    return start[first], end[last]
+    return united_ranges(start, end)

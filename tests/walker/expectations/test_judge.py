@@ -522,7 +522,7 @@ def test_a_verdict_that_forgets_a_privilege_is_noticed(monkeypatch):
     tables = kernel()
     claim = tables.memory, [context(4)], (UDATA, UDATA + KIB4), Ability.WRITABLE, Privilege.USER
     require_as_listed(claim)
-    monkeypatch.setattr(judgement, "_rule", lambda *_: np.arange(64) & 2 == 2)
+    monkeypatch.setattr(judgement, "rule_of", lambda *_: np.arange(64) & 2 == 2)
     monkeypatch.setattr(judgement, "_bits", lambda *_: judgement.Rights(2))
     with pytest.raises(AssertionError):
         require_as_listed(claim)
