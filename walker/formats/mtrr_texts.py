@@ -31,6 +31,7 @@ class _Given:
         self.variable: list[VariableRange] = []
         self.fixed: list[tuple[int, int, MemoryType]] = []
         self.msrs: dict[int, int] = {}
+        self.disabled: set[str] = set()
 
     def set_default(self, name: str) -> None:
         self.default = named_type(name)
@@ -42,8 +43,10 @@ class _Given:
         self.add_range(base, size + unit, name)
 
     def add_fixed(self, first: str, last: str, name: str) -> None:
-        start = int(first, 16)
-        self.fixed.append((start, int(last, 16) + 1 - start, named_type(name)))
+        start, end = int(first, 16), int(last, 16) + 1
+        if end <= start:
+            raise BadInput(f"MTRRs: {first}-{last} is no range")
+        self.fixed.append((start, end - start, named_type(name)))
 
     def add_masked(self, base: str, mask: str, name: str) -> None:
         bits = int(mask, 16)
@@ -54,6 +57,11 @@ class _Given:
 
     def set_tom2(self, address: str) -> None:
         self.tom2 = int(address, 16)
+
+    def set_state(self, which: str, state: str) -> None:
+        # Linux prints the ranges also where they are disabled.
+        if state == "dis":
+            self.disabled.add(which)
 
     def add_msr(self, number: str, value: str) -> None:
         self.msrs[int(number, 16)] = int(value, 16)
@@ -72,7 +80,8 @@ class _Given:
         return Mtrrs(
             default=self.default,
             variable=tuple(self.variable),
-            fixed=tuple(self.fixed),
+            fixed=() if "fixed" in self.disabled else tuple(self.fixed),
+            enabled="variable" not in self.disabled,
             tom2=self.tom2,
         )
 
@@ -94,12 +103,13 @@ _LINES: tuple[_Form, ...] = (
         _Given.add_proc,
     ),
     (re.compile(rf"{_LOG} ([\w-]+)"), _Given.set_default),
+    (re.compile(r"MTRR (fixed|variable) ranges (en|dis)abled:?"), _Given.set_state),
     (re.compile(rf"TOM2: ({_HEX}) aka \d+M"), _Given.set_tom2),
     (re.compile(r"([0-9A-F]{5})-([0-9A-F]{5}) ([\w-]+)"), _Given.add_fixed),
     (re.compile(rf"\d+ base ({_HEX}) mask ({_HEX}) ([\w-]+)"), _Given.add_masked),
     (re.compile(rf"(?:0[xX])?({_HEX})\s*[:=\s]\s*(?:0[xX])?({_HEX})"), _Given.add_msr),
 )
-_SKIPPED = re.compile(r"(#.*)?|\d+ disabled|MTRR (fixed|variable) ranges (en|dis)abled:?")
+_SKIPPED = re.compile(r"(#.*)?|\d+ disabled")
 _LOG_TIME = re.compile(r"^(?:<\d+>)?\[[\s\d.]+\]\s*")
 
 

@@ -70,6 +70,16 @@ def test_a_boot_log_says_all_there_is(file):
     ) == found.variable
 
 
+def test_a_boot_log_lists_ranges_that_are_disabled_too(file):
+    assert "MTRR fixed ranges enabled" in LOG
+    assert "MTRR variable ranges enabled" in LOG
+    without = mtrrs_from([file(LOG.replace("fixed ranges enabled", "fixed ranges disabled"))])
+    assert replace(mtrrs_from([file(LOG)]), fixed=()) == without
+    off = mtrrs_from([file(LOG.replace("variable ranges enabled", "variable ranges disabled"))])
+    assert not off.enabled
+    assert UC == off.type_at(0)
+
+
 def test_of_a_whole_boot_log_the_lines_about_mtrrs_count(file):
     log = "[    0.000000] Linux version 6.1\n0x2ff 0x806\n" + LOG
     log += "[    0.000000] TOM2: 0000000330000000 aka 13056M\n"
@@ -92,6 +102,7 @@ def test_msrs_are_read_by_number(file):
         ("hello\x1b[1m\n", r"mtrr: line 1 says nothing of an MTRR: hello\\x1b\[1m$"),
         ("default:wb\n\nreg00: base=7\n", "mtrr: line 3 says nothing of an MTRR: reg00"),
         ("default:uc-\n", "mtrr: 'uc-' is no memory type of an MTRR .uc, wc, wt, wp, wb.$"),
+        ("default:wb\n00005-00001 write-back\n", "MTRRs: 00005-00001 is no range"),
         ("0 base 0 mask F0F000000 write-back\n", "mask 0xf0f000000 is of no contiguous range"),
         ("0 base 0 mask 0 write-back\n", "mask 0x0 is of no contiguous range"),
         (f"default:wb\n{MSRS}", "as MSRs or as ranges, not as both"),
