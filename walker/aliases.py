@@ -71,30 +71,16 @@ class Aliases:
 
         Of several address spaces those of one after the other, in the order given.
         """
-        return (
-            page
-            for _, pages in self._by_root(query, once=False, rooted=self._rooted)
-            for page in pages
-        )
-
-    def find_by_root(self, query: int) -> Iterator[tuple[PagingContext, Iterator[Mapping]]]:
-        """Yield the same for each address space that has any, as `Mapping`."""
-        return self._by_root(query, once=False, rooted=False)
+        return self._found(query, once=False)
 
     def find_once(self, query: int) -> Iterator[Mapping]:
         """Do as `find`, but name once what several roots have by the same entry.
 
         It is named by the first of them, and its `roots` is their number.
         """
-        return (
-            page
-            for _, pages in self._by_root(query, once=True, rooted=self._rooted)
-            for page in pages
-        )
+        return self._found(query, once=True)
 
-    def _by_root(
-        self, query: int, *, once: bool, rooted: bool
-    ) -> Iterator[tuple[PagingContext, Iterator[Mapping]]]:
+    def _found(self, query: int, *, once: bool) -> Iterator[Mapping]:
         parts = [group.leading_roots(query, once=once) for group in self._groups]
         order = sorted(
             (group.space.numbers[row], at, row)
@@ -102,8 +88,7 @@ class Aliases:
             for row in parts[at]
         )
         for _, at, row in order:
-            group = self._groups[at]
-            yield group.space.contexts[row], group.find(query, row, once=once, rooted=rooted)
+            yield from self._groups[at].find(query, row, once=once, rooted=self._rooted)
 
 
 class _Group:
