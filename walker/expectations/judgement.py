@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 
 import numpy as np
 
@@ -291,7 +291,7 @@ class _Judge:
             for half in halves
         ]
         seen: set[tuple[int, int]] = set()
-        most = _MANY if self._every else _FEW
+        others: list[Iterator[Evidence]] = []
         # Of each half of WX as many.
         shown = None if self._every or len(halves) == 1 else SHOWN // 2
         for at in range(0, len(queries), MAX_QUERIES):
@@ -299,8 +299,12 @@ class _Judge:
             # As of several address spaces, so that each mapping says whose it is.
             finder = Aliases(self._subject.memory, self._contexts, some)
             for number in range(len(some)):
-                fresh = _fresh(finder.find_once(number), seen, most)
-                yield from islice(_folded_aliases(fresh), shown)
+                most = _MANY if self._every else len(seen) + _FEW
+                found = _folded_aliases(_fresh(finder.find_once(number), seen, most))
+                yield from islice(found, shown)
+                others.append(found)
+        # Of one half there may be more than are shown.
+        yield from chain.from_iterable(others)
 
     def _unchanged(self, sentence: Sentence, claim: Unchanged) -> Judged:
         before = self._subject.earlier.get(claim.point)

@@ -181,6 +181,19 @@ def test_nothing_is_said_of_names_that_nobody_has(text):
     assert found.reason.startswith("no region, section or symbol ")
 
 
+def test_a_doubt_about_all_mappings_of_a_frame_is_none_about_a_range():
+    doubt = "other roots are known"
+    assert HOLDS == verdict(kernel(), ".text is r-x", doubt_of_all=doubt).outcome
+    found = verdict(kernel(), "frames of .text never writable", doubt_of_all=doubt)
+    assert (UNSAID, doubt) == (found.outcome, found.reason)
+
+
+@pytest.mark.parametrize(("name", "like"), [(".tex", "; there is .text"), ("?", "")])
+def test_names_like_one_that_nobody_has_are_proposed(name, like):
+    found = verdict(kernel(), f'"{name}" is r-x')
+    assert f"no region, section or symbol {name} is known{like}" == found.reason
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -269,6 +282,28 @@ def test_of_frames_that_are_both_writers_and_executors_are_named():
     assert [DIRECT + TEXT_PA] == [each.range.va for each in found.evidence]
 
 
+@pytest.mark.parametrize(
+    ("ability", "flags", "few", "all_of_them"),
+    [("writable", (RW | XD,), (0, 1, 2, 3), 8), ("wx", (RW | XD, 0), (0, 1, 8, 9), 16)],
+)
+def test_of_each_half_of_wx_as_many_mappings_are_named(
+    ability, flags, few, all_of_them, monkeypatch
+):
+    monkeypatch.setattr(judgement, "_FEW", 5)
+    tables = kernel()
+    # What lies equally far apart would be one range.
+    pages = [EMPTY + at * at * KIB4 for at in range(16)]
+    for half, bits in enumerate(flags):
+        for at in range(8):
+            tables.map(pages[8 * half + at], MIB2, P | A | bits, upper=UPPER)
+    text = f"frames of {EMPTY:#x}+0x1000 never {ability}"
+    some, every = (verdict(tables, text, every=each) for each in (False, True))
+    named = [[each.range.va for each in found.evidence] for found in (some, every)]
+    assert [pages[at] for at in few] == named[0]
+    assert pages[:all_of_them] == sorted(named[1])
+    assert (True, False) == (some.more, every.more)
+
+
 def test_tables_are_counted_and_where_none_is_in_memory_nothing_is_said():
     tables = kernel()
     for page, table in enumerate((0x1000, 0x2000)):
@@ -353,7 +388,8 @@ def test_a_change_since_a_point_is_named(plant, reason, note):
     plant.change(tables)
     found = verdict(tables, "unchanged since idle", earlier=earlier)
     assert (BROKEN, reason) == (found.outcome, found.reason)
-    assert [(plant.va, note)] == [(each.range.va, each.note) for each in found.evidence]
+    named = [(each.range.va, each.note, each.roots) for each in found.evidence]
+    assert [(plant.va, note, 1)] == named
     assert HOLDS == verdict(tables, ".text unchanged since idle", earlier=earlier).outcome
 
 
