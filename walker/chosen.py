@@ -8,6 +8,7 @@ the distinct states and of what is chosen, however many mappings there are.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Self
 
 import numpy as np
@@ -21,7 +22,7 @@ from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.pages import Pages, pages, pages_of_leaves
 from crosswalk.walker.repeats import USE, pages_and_runs
 from crosswalk.walker.spaces import Contexts, SpaceGroup, distinct_contexts, groups_of
-from crosswalk.walker.states import BLOCK, expand_states, keys_of, states_by_level
+from crosswalk.walker.states import BLOCK, distinct_states, expand_states, keys_of, states_by_level
 
 __all__ = ["Condition", "Spans", "chosen_pages"]
 
@@ -33,6 +34,8 @@ By physical address, size, level, flags and rights alone: their linear addresses
 
 
 _NONE = np.zeros(0, np.uint64)
+_REACHED = 1 << 11
+"""How often page directories and tables above may be reached by a walk of all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ def chosen_pages(
     of a run have to be equal in those, too.
     """
     every = distinct_contexts(contexts)
+    if condition is None and _has_many_ways(memory, every):
+        condition = _any
     leading: dict[int, dict[int, U64]] = {}
     group_at: dict[int, int] = {}
     groups = groups_of(every) if condition is not None else []
@@ -114,6 +119,23 @@ def chosen_pages(
             states = leading[at]
         found = _found(memory, context, states, spans, (start, end), edges, by_use=by_use)
         yield context, _chosen(found, context, condition, spans)
+
+
+def _any(pages: Pages, _: PagingContext) -> NDArray[np.bool_]:
+    return np.ones(len(pages), np.bool_)
+
+
+def _has_many_ways(memory: PhysicalMemory, contexts: Contexts) -> bool:
+    """Return whether walks reach tables very often: some may lead to no mapping in very many ways.
+
+    A walk of all of them doesn't end, then; of those that lead to mappings it does, or lists some.
+    """
+    for group in groups_of(contexts):
+        blocks = distinct_states(memory, group.contexts)
+        upper = takewhile(lambda block: block.level > 1, blocks)
+        if sum(int(block.ways.sum()) for block in upper) > _REACHED:
+            return True
+    return False
 
 
 def _found(

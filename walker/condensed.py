@@ -16,11 +16,11 @@ from crosswalk.walker.columns import Rows
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.errors import LimitExceeded
-from crosswalk.walker.frames import Frames
+from crosswalk.walker.frames import Frames, count_mappings
 from crosswalk.walker.leaves import Tables, canonical, expand, root_table
 from crosswalk.walker.mappings import IGNORED
 from crosswalk.walker.memory import U64, PhysicalMemory
-from crosswalk.walker.pages import Pages, pages
+from crosswalk.walker.pages import Pages
 from crosswalk.walker.rights import rights_table
 from crosswalk.walker.states import BLOCK, distinct_states, expand_states, keys_of
 
@@ -35,9 +35,6 @@ __all__ = [
 
 LISTED = 1 << 25
 """The most mappings that are looked at one by one; of more, repeated tables are folded whole."""
-
-_VISITED = 1 << 20
-"""How many times tables may be reached before those that lead to no mapping are looked for."""
 
 _OPENED = 1 << 22
 """The most rows that are made of an address space whose mappings aren't listed."""
@@ -129,21 +126,12 @@ def condensed(
     """
     if blocks is not None:
         return _gathered((_rows(each) for each in _limited(blocks)), most)
-    total = visits = 0
-    for block in distinct_states(memory, context):
-        total += int((block.ways * block.counts.astype(np.uint64)).sum())
-        visits += int(block.ways.sum())
+    total = sum(count_mappings(memory, context).values())
     if total > LISTED:
         return _gathered([_opened(memory, context)], most)
-    every = pages(memory, context)
-    if visits > _VISITED:
-        ((_, every),) = chosen_pages(memory, [context], _any)
+    ((_, every),) = chosen_pages(memory, [context], None)
     listed = _counted(every, total, progress)
     return _gathered((_rows(each) for each in listed), most)
-
-
-def _any(each: Pages, _: PagingContext) -> NDArray[np.bool_]:
-    return np.ones(len(each), np.bool_)
 
 
 def _limited(blocks: Iterable[Pages]) -> Iterator[Pages]:

@@ -185,7 +185,8 @@ def test_the_first_of_a_bomb_are_found_at_the_cost_of_its_tables():
     assert counting.read_tables <= 2 * 4 + 1 + 3 * leaves.BLOCK
 
 
-@pytest.mark.parametrize(("condition", "more"), [(None, 0), (of_level(1), 3 + 4)])
+# Without a condition the ways are counted first; there are many, so that all states are looked at.
+@pytest.mark.parametrize(("condition", "more"), [(None, 4 + 3 + 4), (of_level(1), 3 + 4)])
 def test_a_span_of_a_bomb_costs_the_way_there(condition, more):
     counting = CountingMemory(BOMB)
     spans = Spans.of([(3 << 39, (3 << 39) + 1), (7 << 39, (7 << 39) + KIB4)])
@@ -224,3 +225,28 @@ def test_without_any_choice_all_are_listed():
     ((_, found),) = chosen_pages(tables.memory, context(), None)
     assert list(next(pages(tables.memory, context()))) == list(next(found))
     assert [] == list(islice(found, 1))
+
+
+def test_tables_that_lead_to_no_mapping_are_looked_at_once():
+    # 512 ** 4 ways, all of which end in an empty table.
+    counting = CountingMemory(chain(5, 0))
+    ((_, found),) = chosen_pages(counting, [context(5)], None)
+    assert [] == list(found)
+    assert counting.read_tables < 100
+
+
+@QUICK
+@given(address_spaces())
+def test_without_tables_that_lead_to_no_mapping_all_are_listed(drawn):
+    memory, contexts = drawn
+    expected = [
+        [each for block in found for each in block]
+        for _, found in chosen_pages(memory, contexts, None)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chosen, "_REACHED", -1)
+        pruned = [
+            [each for block in found for each in block]
+            for _, found in chosen_pages(memory, contexts, None)
+        ]
+    assert expected == pruned

@@ -138,16 +138,6 @@ def test_tables_that_lead_to_no_mapping_are_looked_at_once():
     assert memory.read_tables < 100
 
 
-@QUICK
-@given(tables=extended_tables(), most=st.integers(1, 12))
-def test_without_tables_that_lead_to_no_mapping_the_rows_are_the_same(tables, most):
-    expected, _ = condense(tables.memory, tables.context, most)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(condensed, "_VISITED", 0)
-        found, _ = condense(tables.memory, tables.context, most)
-    assert [*rows_of(expected)] == [*rows_of(found)]
-
-
 def test_pages_of_one_frame_are_one_row():
     tables = PageTables()
     for at in range(100):
