@@ -300,8 +300,17 @@ def test_of_each_half_of_wx_as_many_mappings_are_named(
     some, every = (verdict(tables, text, every=each) for each in (False, True))
     named = [[each.range.va for each in found.evidence] for found in (some, every)]
     assert [pages[at] for at in few] == named[0]
-    assert pages[:all_of_them] == sorted(named[1])
+    assert pages[:all_of_them] == named[1]
     assert (True, False) == (some.more, every.more)
+
+
+def test_mappings_of_the_first_frame_are_named_first():
+    tables = kernel()
+    pages = [EMPTY + at * at * KIB4 for at in range(8)]
+    for at, va in enumerate(pages):
+        tables.map(va, MIB2 + at % 2 * MIB2, P | A | RW | XD, upper=UPPER)
+    found = verdict(tables, f"frames of {EMPTY:#x}+0x2000 never writable")
+    assert pages[::2] == [each.range.va for each in found.evidence]
 
 
 def test_tables_are_counted_and_where_none_is_in_memory_nothing_is_said():
@@ -371,6 +380,7 @@ def test_what_a_target_holds_of_another_is_inside_both():
 SINCE = [
     (entry(DATA, drop=XD), "4 KiB changed", "changed, was rw- ---"),
     (page(EMPTY, 0), "4 KiB new", "new"),
+    (page(0, 0), "4 KiB new", "new"),
     (Plant(lambda it: it.change(DATA, drop=P), DATA), "4 KiB gone", "gone"),
     (
         Plant(lambda it: it.change(DATA, add=1 << 13), DATA),
