@@ -12,10 +12,10 @@ from scripts.mutation.mutants import ROOT, Mutant, constants_of, mutants_of, pat
 from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
 from scripts.mutation.product import lines_of_both, noticed_by
 from scripts.mutation.shared import DATA, SHARED
-from scripts.mutation.suite import MODULES, NESTED, fails_tests
+from scripts.mutation.suite import MODULES, NESTED, TESTED, fails_tests
 from scripts.mutation.tally import Tally, run_by, show, write_json
 
-_ALL = tuple(dict.fromkeys((*MODULES, *SHARED)))
+_ALL = tuple(dict.fromkeys((*MODULES, *SHARED, *TESTED)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def judge_all(
 
     What the prediction and the observation both run is for the product's own commands to judge, and
     for nothing else: a survivor there is something both get wrong in one way. The rest is for the
-    CPU's answers to a sample, where they tell, and then for tests.
+    CPU's answers to a sample, where they tell, and then for tests; of `TESTED` no CPU tells.
     """
     began = time.monotonic()
     named = [module for module in modules if module in SHARED]
@@ -56,7 +56,7 @@ def judge_all(
     ruling = set() if shared else set(modules) & set(MODULES)
     taken = samples(seed) if ruling - {NESTED} else []
     kept = kept_pairs(seed) if NESTED in ruling else []
-    both, others = [], []
+    both, others, told = [], [], []
     for module in modules:
         source = (ROOT / path_of(module)).read_text("utf-8")
         if module in DATA:
@@ -66,8 +66,10 @@ def judge_all(
                 both.append(mutant)
             elif module in ruling:
                 others.append(mutant)
-    both, others = both[::every], others[::every]
-    mutants = [*both, *others]
+            elif module in TESTED and not shared:
+                told.append(mutant)
+    both, others, told = both[::every], others[::every], told[::every]
+    mutants = [*both, *others, *told]
 
     def noticed(mutant: Mutant) -> bool:
         if mutant.module == NESTED:
@@ -75,7 +77,7 @@ def judge_all(
         return killed(mutant, taken)
 
     agreed = _alive(jobs, both, lambda each: noticed_by(each) is not None, "by the product")
-    left = _alive(jobs, others, noticed, "by the CPU")
+    left = [*_alive(jobs, others, noticed, "by the CPU"), *told]
     survivors = [*agreed, *_alive(jobs, left, fails_tests, "by tests")]
     table = [row for row in load_table() if row.module in modules]
     if shared:

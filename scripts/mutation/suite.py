@@ -11,13 +11,20 @@ from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from scripts.mutation.judge import limit_cpu
 from scripts.mutation.mutants import ROOT, Mutant, Planted, import_name
 
-__all__ = ["MODULES", "NESTED", "fails_tests", "files_for"]
+__all__ = ["MODULES", "NESTED", "TESTED", "fails_tests", "files_for"]
 
 NESTED = "nested.translate"
 """The walk in two dimensions."""
 
 MODULES = ("translate", "linear", "bulk", "entry", "tables", "rights", NESTED)
 """The modules of the walker that state rules."""
+
+_TESTED = {
+    "expectations.judgement": ("expectations/test_judge",),
+    "mapped_tables": ("test_mapped_tables",),
+}
+TESTED = tuple(_TESTED)
+"""The modules whose answers no CPU can be asked for; what they say of tables, tests judge."""
 
 # What states the rules, or is built on them, and tells what is wrong with them: by folder.
 _TELLING = {
@@ -40,6 +47,8 @@ _ANEW = ("crosswalk.walker.", "tests.")
 
 def files_for(module: str) -> list[str]:
     """Return the test files that are run against a mutant of a module, its own first."""
+    if module in _TESTED:
+        return [f"tests/walker/{name}.py" for name in _TESTED[module]]
     folder, _, own = f"walker/{module.replace('.', '/')}".rpartition("/")
     names = [own, *(name for name in _TELLING[folder] if name != own)]
     paths = [

@@ -5,13 +5,13 @@ from functools import cache
 import pytest
 
 from crosswalk.walker.outcome import GeneralProtection
-from scripts.mutation import judge, pairs
+from scripts.mutation import judge, main, pairs
 from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.mutants import ROOT, constants_of, mutants_of, path_of
 from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
 from scripts.mutation.shared import DATA
-from scripts.mutation.suite import fails_tests, files_for
+from scripts.mutation.suite import TESTED, fails_tests, files_for
 from scripts.mutation.tally import Tally
 
 SOURCE = '''
@@ -136,6 +136,27 @@ def test_the_walk_in_two_dimensions_has_its_own_tests():
     assert all((ROOT / path).is_file() for path in paths)
 
 
+@pytest.mark.parametrize("module", TESTED)
+def test_what_no_cpu_knows_has_its_tests(module):
+    paths = files_for(module)
+    assert paths
+    assert all((ROOT / path).is_file() for path in paths)
+    assert all_of(module)
+
+
+def test_of_what_no_cpu_knows_tests_are_the_only_judges(monkeypatch):
+    for asked in ("samples", "kept_pairs", "lines_of_both", "killed"):
+        monkeypatch.delattr(main, asked)
+    monkeypatch.setattr(main, "load_table", list)
+    monkeypatch.setattr(main, "fails_tests", lambda mutant: mutant.after != "if True:")
+    tally = main.judge_all(["mapped_tables"], seed=0, jobs=1)
+    assert all_of("mapped_tables") == tally.mutants == tally.left
+    survivors = [each for each in tally.mutants if each.after == "if True:"]
+    assert survivors
+    assert survivors == tally.survivors == tally.unexplained
+    assert not main.judge_all(["mapped_tables"], seed=0, jobs=1, shared=True).mutants
+
+
 @pytest.fixture
 def kept(monkeypatch):
     monkeypatch.setattr(pairs, "PAIRS", 4)
@@ -175,6 +196,11 @@ def test_the_cpus_answers_tell_a_mutant_from_the_walker(monkeypatch):
 def test_the_walkers_tests_tell_a_mutant_from_the_walker():
     other = mutant_of("rights", "if writable or not wp:", "if writable and (not wp):")
     assert fails_tests(other)
+
+
+def test_the_tests_of_what_no_cpu_knows_tell_a_mutant():
+    was = "granted: NDArray[np.bool_] = self.rights & np.uint8(rights) != 0"
+    assert fails_tests(mutant_of("mapped_tables", was, was.replace("!=", "==")))
 
 
 def test_a_mutant_that_can_not_be_imported_is_told_from_the_walker():
