@@ -204,6 +204,21 @@ def test_an_image_whose_data_has_other_rights_is_another_kernels(part):
     assert 0 == symbols_offset(there, {}, other.memory, linux.context).value
 
 
+@pytest.mark.parametrize(("part", "end"), [("_etext", 0x2800), ("__end_rodata", 0x20_6000)])
+def test_an_image_whose_parts_end_elsewhere_is_another_kernels(part, end):
+    linux = SmallLinux()
+    lines = [line.split() for line in linux.system_map.splitlines()]
+    moved = [(f"{LINKED + end:x}" if name == part else at, kind, name) for at, kind, name in lines]
+    without = [row for row in moved if row[2] != part or part == "_etext"]
+    there, none = (
+        parse_system_map("".join(f"{' '.join(row)}\n" for row in rows).encode())
+        for rows in (moved, without)
+    )
+    assert 0 == offset_of(linux, "", there).value
+    # Without the end of read-only data nothing contradicts; that of text is needed.
+    assert (0 if part == "_etext" else linux.offset) == offset_of(linux, "", none).value
+
+
 def test_symbols_of_no_kernel_are_not_moved():
     own = parse_system_map(b"0000000000401000 T _start\n")
     linux = SmallLinux()
