@@ -74,6 +74,7 @@ def test_nothing_is_cached_with_cd_set(vendor, kind):
         assert kind == effective(vendor, mtrr, own, disabled=True)
     assert MemoryTypes.of(replace(context(), cr0=0xC001_0033)).disabled
     assert not MemoryTypes.of(context()).disabled
+    assert MemoryTypes() == MemoryTypes.of(context())
 
 
 @pytest.mark.parametrize(
