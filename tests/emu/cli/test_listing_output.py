@@ -66,11 +66,14 @@ def test_what_does_not_go_together_is_refused(run, small_case, options, reason):
     assert reason in refused(run("frames", small_case, *options))
 
 
-@pytest.mark.parametrize("options", [("-o", "list"), ("--format", "csv"), ("--legend",)])
-def test_expectations_list_nothing(run, small_case, options, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [(("-o", "list"), "--output"), (("--format", "csv"), "--format"), (("--legend",), "--legend")],
+)
+def test_expectations_list_nothing(run, small_case, options, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = refused(run("walk", small_case, "--expect", "no wx", *options))
-    assert line.endswith(f"--expect lists nothing: {options[0]} is for a listing")
+    assert line.endswith(f"--expect lists nothing: {name} is for a listing")
 
 
 def test_source_is_not_overwritten(run, small_case):
