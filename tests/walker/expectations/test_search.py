@@ -9,9 +9,26 @@ from crosswalk.walker import count_mappings, mappings
 from crosswalk.walker.dangling import dangling_spans
 from crosswalk.walker.expectations import search as searching
 from crosswalk.walker.expectations.search import Search
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.rights import Rights
 from crosswalk.walker.spaces import distinct_contexts
 from tests.random_tables import address_spaces
-from tests.tables import KIB4, MIB2, PS, TOP, USED, P, PageTables, chain, context
+from tests.tables import (
+    GIB1,
+    KIB4,
+    MIB2,
+    PS,
+    RW,
+    TOP,
+    US,
+    USED,
+    XD,
+    P,
+    PageTables,
+    chain,
+    context,
+    words_of,
+)
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -168,3 +185,123 @@ def test_a_search_that_takes_the_wrong_range_is_noticed(monkeypatch, wrong):
     monkeypatch.setattr(searching._Group, "_indexed", off)
     with pytest.raises(AssertionError):
         require_found(question)
+
+
+def test_frames_below_tables_that_lie_in_a_range_as_a_whole_are_found():
+    # Of the range's tables those of level 3 and 2 are looked at as a whole, not cut.
+    tables = PageTables().map(0, 0x8000, USED).map(GIB1, 4 * MIB2, USED | PS, level=2)
+    found = Search(tables.memory, [context(4)]).frames([(0, TOP)])
+    assert [(0x8000, KIB4, 0), (4 * MIB2, MIB2, 0)] == [*found]
+
+
+@pytest.mark.parametrize("flags", [P | XD, P | RW | XD, P | US | XD, P])
+def test_frames_are_found_whatever_their_mappings_grant(flags):
+    tables = PageTables().map(0, 0x8000, flags)
+    assert [(0x8000, KIB4, 0)] == [*Search(tables.memory, [context(4)]).frames([(0, TOP)])]
+
+
+MIB4 = 1 << 22
+
+
+def shared_roots():
+    """Two roots of 4 MiB pages: slots 0 and 3 of their own, 1 and 2 of both; table 4 of both."""
+    words, contexts = {}, []
+    words[0x3000] = 0x8000 | USED
+    for row, root in enumerate((0x1000, 0x2000)):
+        first = (row + 2) * MIB4
+        for slot, pa in enumerate((first, 8 * MIB4, 9 * MIB4, first + 16 * MIB4)):
+            words[root + 4 * slot] = pa | USED | PS
+        words[root + 16] = 0x3000 | USED
+        contexts.append(context("32-bit", root=root))
+    return SparseWords(((0, 1 << 24),), words_of(words)), contexts
+
+
+def test_what_roots_share_is_found_once_with_the_number_of_them():
+    memory, contexts = shared_roots()
+    found = Search(memory, contexts)
+    every = [(0, 1 << 32)]
+    expected = [
+        (0x1000, 1, [0], [2 * MIB4]),
+        (0x1000, 2, [MIB4, 2 * MIB4], [8 * MIB4, 9 * MIB4]),
+        (0x1000, 1, [3 * MIB4], [18 * MIB4]),
+        (0x1000, 2, [4 * MIB4], [0x8000]),
+        (0x2000, 1, [0, 3 * MIB4], [3 * MIB4, 19 * MIB4]),
+    ]
+    assert expected == [
+        (each.context.root, each.roots, each.pages.va.tolist(), each.pages.pa.tolist())
+        for each in found.find(every)
+    ]
+    assert 7 == found.count(every)
+    assert [(0x8000, KIB4), (2 * MIB4, 2 * MIB4), (8 * MIB4, 2 * MIB4), (18 * MIB4, 2 * MIB4)] == [
+        (start, size) for start, size, _ in found.frames(every)
+    ]
+
+
+def test_a_range_of_slots_that_the_first_root_has_too_is_found_for_it_alone():
+    memory, contexts = shared_roots()
+    found = Search(memory, contexts)
+    shared = [(MIB4, 3 * MIB4)]
+    assert [0x1000] == [each.context.root for each in found.find(shared)]
+    # The last byte of the range is the first one of a slot of each root's own.
+    ends = [each.context.root for each in found.find([(2 * MIB4, 3 * MIB4 + 1)])]
+    assert [0x1000, 0x1000, 0x2000] == ends
+
+
+def test_what_no_way_leads_to_is_known_without_all_ways_being_tried():
+    # There are 510 * 512 * 512 * 512 ways to executable pages, and one to a page for data.
+    tables = PageTables().map(0, 0x8000, USED, upper=USED).map(KIB4, 0x9000, USED | XD)
+    chained = {
+        table + 8 * at: entry
+        for table, entry in ((0x1000, 0x6000), (0x6000, 0x7000), (0x7000, 0x9000), (0x9000, 0xA000))
+        for at in range(512)
+    }
+    lost = {0x1000 + 8 * 511: 1 << 30}
+    entries = {at: entry | USED for at, entry in (chained | lost).items()} | tables.entries
+    found = Search(SparseWords(tables.ram, entries), context(4))
+    everywhere = [(0, TOP)]
+    assert TOP - (1 << 39) == found.outside(everywhere)
+    assert None is found.outside([(0, TOP - (1 << 39))])
+    read_only = rule_of({Rights.SUPERVISOR_READ})
+    assert (False, 0) == (found.any(everywhere, read_only), found.count(everywhere, read_only))
+    data = rule_of({Rights(0b11011)})
+    assert [(context(4).root, KIB4, 0x9000, KIB4, 0b11011)] == listed(found.find(everywhere, data))
+
+
+def test_the_first_address_of_a_table_that_is_outside_memory_is_told():
+    tables = PageTables().map(0, 0x8000, USED)
+    tables.map(GIB1, 1 << 30, USED, level=2).map(GIB1 + 3 * MIB2, 1 << 30, USED, level=2)
+    found = Search(tables.memory, context(4))
+    second = GIB1 + 3 * MIB2
+    for expected, span in [
+        (GIB1, (0, TOP)),
+        (GIB1 + KIB4, (GIB1 + KIB4, TOP)),
+        (second, (GIB1 + MIB2, TOP)),
+        (second + 1, (second + 1, second + 2)),
+        (None, (0, GIB1)),
+        (None, (GIB1 + MIB2, second)),
+        (None, (second + MIB2, TOP)),
+    ]:
+        assert expected == found.outside([span])
+
+
+def test_tables_of_one_level_with_other_grants_are_told_apart():
+    kinds = {0: XD, GIB1: 0, 2 * GIB1: RW | XD, 3 * GIB1: RW}
+    tables = PageTables()
+    for count, (va, flags) in enumerate(kinds.items(), 1):
+        for at in range(count):
+            tables.map(va + at * KIB4, 0x8000, P | flags)
+    found = Search(tables.memory, context(4))
+    for count, (va, rights) in enumerate(zip(kinds, (1, 5, 3, 7), strict=True), 1):
+        assert count == found.count([(0, TOP)], rule_of({rights}))
+        assert count == found.count([(va, va + GIB1)])
+        pages = [page for each in found.find([(0, TOP)], rule_of({rights})) for page in each.pages]
+        assert [va + at * KIB4 for at in range(count)] == [page.va for page in pages]
+
+
+def test_a_table_in_the_first_frame_is_looked_into_for_holes():
+    # Its state is 0: neither writable nor executable, and at the physical address 0.
+    entries = {0x1000: 0x2000, 0x2000: 0x3000, 0x3000: 0, 0: 0x8000}
+    words = {at: entry | P | XD for at, entry in entries.items()}
+    found = Search(SparseWords(((0, 1 << 24),), words), context(4))
+    assert KIB4 == found.hole((0, MIB2))
+    assert None is found.hole((0, KIB4))
