@@ -302,6 +302,24 @@ def test_windows_are_laid_over_each_other():
     assert Change.REMOVED in rows.kind
 
 
+def test_windows_may_be_an_odd_number_of_pages_apart():
+    moved = [dataclasses.replace(page, va=page.va + KIB4) for page in SPLIT]
+    over = (MIB2, 2 * MIB2), (MIB2 + KIB4, 2 * MIB2 + KIB4)
+    assert [] == [*compare_pages(columns(SPLIT), columns(moved), windows=over)]
+    back = tuple(reversed(over))
+    assert [] == [*compare_pages(columns(moved), columns(SPLIT), windows=back)]
+
+
+def test_of_a_page_and_a_run_of_one_frame_the_frames_alone_differ():
+    run = [dataclasses.replace(page, pa=MIB2) for page in SPLIT]
+    rows = Changes.join(compare_pages(columns(LARGE), with_runs(run)))
+    expected = [
+        (MIB2, KIB4, Change.RESIZED, Aspect.SIZE),
+        (MIB2 + KIB4, MIB2 - KIB4, Change.CHANGED, Aspect.FRAME),
+    ]
+    assert expected == [*zip(rows.va, rows.size, rows.kind, rows.aspects, strict=True)]
+
+
 def test_a_large_page_is_compared_as_far_as_the_window_goes():
     window = (MIB2 + 16 * KIB4, MIB2 + 17 * KIB4)
     (rows,) = compare_pages(columns(LARGE), columns([]), windows=(window, window))
