@@ -30,7 +30,7 @@ _FIRST = {
 }
 """The rights of the page that begins with a symbol, once Linux has restricted them."""
 _LAST = {"_etext", "__end_rodata"}
-"""What is behind the page that a part ends with has other rights than that."""
+"""What is behind the page that a part ends with, which is mapped, has other rights than that."""
 _GIVE = "--symbols-offset says how far they are to be moved"
 
 
@@ -169,7 +169,7 @@ def _fit(
         return False
     for name in _LAST & known.keys():
         inside, behind = rights(known[name] - 1), rights(-(-known[name] // FRAME) * FRAME)
-        if inside == behind != _SUPERVISOR:
+        if not inside or inside == behind != _SUPERVISOR:
             return False
     return True
 

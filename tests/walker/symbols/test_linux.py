@@ -6,7 +6,7 @@ from crosswalk.walker.symbols import NO_NAMES
 from crosswalk.walker.symbols.kaslr import symbols_offset, vmcoreinfo_values
 from crosswalk.walker.symbols.linux import linux_regions
 from crosswalk.walker.symbols.system_map import parse_system_map
-from tests.tables import PS, RW, XD, P, PageTables, context
+from tests.tables import KIB4, MIB2, PS, RW, XD, P, PageTables, context
 from tests.walker.symbols.small_linux import FIXED_BASES, LINKED, SmallLinux
 
 NOTHING = NO_NAMES.symbols
@@ -194,6 +194,53 @@ def test_an_image_whose_text_is_not_all_executable_tells_nothing_of_kaslr():
     assert "--symbols-offset says" in found.remark
 
 
+def test_values_of_vmcoreinfo_that_are_no_numbers_say_nothing():
+    linux = SmallLinux()
+    more = "SYMBOL(schedule)=here\nSYMBOL(_etext)=\nSYMBOL(_text)=-81000000\nSYMBOL(x)=0x10\n"
+    found = offset_of(linux, linux.vmcoreinfo + more)
+    assert (linux.offset, "KASLR: symbols are moved by 0x2400000 (VMCOREINFO)") == (
+        found.value,
+        found.remark,
+    )
+    info = linux.vmcoreinfo.replace("KERNELOFFSET=", "KERNELOFFSET=0x")
+    none = parse_system_map(f"{LINKED + 0x2080:x} T schedule\n".encode())
+    assert "isn't known: --symbols-offset says" in offset_of(linux, info, none).remark
+
+
+def test_where_a_file_has_no_stext_the_text_begins_with_text():
+    linux = SmallLinux()
+    lines = linux.system_map.splitlines(keepends=True)
+    some = "".join(line for line in lines if "_stext" not in line and "_pgt" not in line)
+    found = offset_of(linux, linux.vmcoreinfo, parse_system_map(some.encode()))
+    assert linux.offset == found.value
+    assert "VMCOREINFO has _stext alone of them" in found.remark
+
+
+def test_distances_are_told_with_their_sign():
+    linux = SmallLinux()
+    there, above = symbols_of(linux), symbols_of(linux).moved(0x60_0000)
+    with pytest.raises(BadInput, match=r"swapper_pg_dir 0x0, schedule 0x100; 2 of 3 fit"):
+        offset_of(linux, stating(linux, schedule=0x2180), there)
+    with pytest.raises(BadInput, match=r"swapper_pg_dir 0x0, schedule -0x80; 2 of 3 fit"):
+        offset_of(linux, stating(linux, schedule=0x2000), there)
+    found = offset_of(linux, linux.vmcoreinfo, above)
+    assert (-0x60_0000, "KASLR: symbols are moved by -0x600000 (VMCOREINFO)") == (
+        found.value,
+        found.remark,
+    )
+
+
+@pytest.mark.parametrize(("pages_behind", "offset"), [(2, 0x240_0000), (1, 0)])
+def test_the_text_of_an_image_may_be_in_pages_of_two_sizes(pages_behind, offset):
+    start = LINKED + 0x240_0000
+    tables = PageTables().map(start, 4 * MIB2, P | PS, level=2)
+    for page in range(pages_behind):
+        tables.map(start + MIB2 + page * KIB4, 0x8000, P)
+    text = f"{LINKED:x} T _text\n{LINKED + MIB2 + 0x1800:x} T _etext\n"
+    symbols = parse_system_map(text.encode())
+    assert offset == symbols_offset(symbols, {}, tables.memory, context(4)).value
+
+
 @pytest.mark.parametrize("part", ["__start_rodata", "_sdata"])
 def test_an_image_whose_data_has_other_rights_is_another_kernels(part):
     linux = SmallLinux()
@@ -217,6 +264,16 @@ def test_an_image_whose_parts_end_elsewhere_is_another_kernels(part, end):
     assert 0 == offset_of(linux, "", there).value
     # Without the end of read-only data nothing contradicts; that of text is needed.
     assert (0 if part == "_etext" else linux.offset) == offset_of(linux, "", none).value
+
+
+def test_read_only_data_that_ends_with_a_page_that_is_not_mapped_is_another_kernels():
+    linux = SmallLinux()
+    there = parse_system_map(linux.system_map.encode())
+    end = linux.addresses["__end_rodata"]
+    tables = linux.tables.map(end, 0x8000, P | RW).change(end - KIB4, drop=P)
+    assert 0 == symbols_offset(there, {}, tables.memory, linux.context).value
+    tables.change(end - KIB4, add=P)
+    assert linux.offset == symbols_offset(there, {}, tables.memory, linux.context).value
 
 
 def test_symbols_of_no_kernel_are_not_moved():
