@@ -183,6 +183,34 @@ def test_one_address_does_not_say_whose_symbols_they_are():
     assert "isn't known (KERNELOFFSET is 0x2400000): --symbols-offset says" in found.remark
 
 
+def test_one_address_is_told_with_how_far_symbols_are_moved_or_alone():
+    linux = SmallLinux()
+    lines = linux.system_map.splitlines(keepends=True)
+    text = parse_system_map("".join(line for line in lines if " T " in line).encode())
+    alone = "VMCOREINFO has _stext alone of them: whether they are this kernel's isn't known"
+    moved = f"KASLR: symbols are moved by 0x2400000 (VMCOREINFO); {alone}"
+    assert moved == offset_of(linux, linux.vmcoreinfo, text).remark
+    assert alone == offset_of(linux, linux.vmcoreinfo, text.moved(linux.offset)).remark
+    # KASLR moves a kernel by multiples of 2 MiB.
+    with pytest.raises(BadInput, match=r"_stext 0x23ff000; 1 of 1 fit"):
+        offset_of(linux, linux.vmcoreinfo, text.moved(KIB4))
+
+
+@pytest.mark.parametrize("end", ["", f"{LINKED:x} T _etext\n", f"{LINKED - 0x1000:x} T _etext\n"])
+def test_symbols_without_an_end_of_text_behind_its_begin_tell_nothing_of_kaslr(end):
+    linux = SmallLinux()
+    found = offset_of(linux, "", parse_system_map(f"{LINKED:x} T _text\n{end}".encode()))
+    assert 0 == found.value
+    assert "symbols don't fit the image that the tables map" in found.remark
+
+
+def test_tables_that_map_no_image_tell_nothing_of_kaslr():
+    symbols = parse_system_map(SmallLinux().system_map.encode())
+    found = symbols_offset(symbols, {}, PageTables().map(0, 0x8000).memory, context(4))
+    assert 0 == found.value
+    assert "symbols don't fit the image that the tables map" in found.remark
+
+
 def test_an_image_whose_text_is_not_all_executable_tells_nothing_of_kaslr():
     linux = SmallLinux()
     start = LINKED + linux.offset
@@ -279,7 +307,9 @@ def test_read_only_data_that_ends_with_a_page_that_is_not_mapped_is_another_kern
 def test_symbols_of_no_kernel_are_not_moved():
     own = parse_system_map(b"0000000000401000 T _start\n")
     linux = SmallLinux()
-    assert 0 == offset_of(linux, linux.vmcoreinfo, own).value
+    for info in (linux.vmcoreinfo, ""):
+        found = offset_of(linux, info, own)
+        assert (0, "") == (found.value, found.remark)
     named = parse_system_map(b"0000000000401000 T _stext\n0000000000402000 D swapper_pg_dir\n")
     assert (0, "") == (
         offset_of(linux, linux.vmcoreinfo, named).value,
