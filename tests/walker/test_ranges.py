@@ -302,3 +302,16 @@ def test_a_shadow_of_the_whole_address_space_is_one_range():
     assert [3 * GIB1 // KIB4] == found.count[found.stride != 0].tolist()
     assert [RUNS[0]] == found.va[found.stride != 0].tolist()
     assert list(found) == list(Ranges.join(coalesce_pages(pages(memory, CONTEXT), repeats=True)))
+
+
+@pytest.mark.parametrize("most", [-1, 0, 1, 1 << 20])
+def test_no_page_is_lost_where_many_runs_wait(monkeypatch, most):
+    monkeypatch.setattr(repeats, "_WAITING", most)
+    tables = PageTables()
+    for at in range(4):
+        for slot in range(512):
+            tables.map(at * GIB1 + slot * MIB2, 0x20_0000, OPEN | PS, level=2)
+    none = np.zeros(0, np.uint64)
+    blocks = pages_and_runs(tables.memory, context(4), edges=none)
+    counts = [int(getattr(block, "count", np.ones(len(block))).sum()) for block in blocks]
+    assert 4 * 512 == sum(counts)
