@@ -276,9 +276,10 @@ def _advance(workers: list[_Worker]) -> None:
 def serve(function: Callable[[Any], object] | None, questions: int, answers: int) -> None:
     """Answer questions from one descriptor on another, in the child, until there are no more.
 
-    Without a function, that is what the first message holds.
+    Without a function, that is what the first message holds. Where the parent takes no answers any
+    more, as when it is interrupted, there is nobody to tell.
     """
-    with open(questions, "rb") as asked, open(answers, "wb") as pipe:
+    with suppress(BrokenPipeError), open(questions, "rb") as asked, open(answers, "wb") as pipe:
         while (question := read_frame(asked)) is not None:
             if function is None:
                 function = pickle.loads(question)  # noqa: S301  # From our parent.

@@ -4,6 +4,7 @@ import errno
 import faulthandler
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from crosswalk.emu.workers.frames import framed
-from crosswalk.emu.workers.pool import Pool, in_order
+from crosswalk.emu.workers.pool import Pool, in_order, serve
 from crosswalk.emu.workers.process import Ending, ProcessEnded, ProcessLost
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from tests.emu.targets.walkers import ROOT
@@ -237,6 +238,17 @@ def test_a_length_that_is_no_answers_is_a_crash_and_takes_no_memory(pool_of, mon
     )
     with pytest.raises(ProcessEnded, match="sending what is no answer"):
         pool_of(double).submit(1)()
+
+
+def test_a_worker_whose_parent_takes_no_answers_ends_without_a_word():
+    questions, asks = os.pipe()
+    unread, answers = os.pipe()
+    os.close(unread)
+    os.write(asks, framed(pickle.dumps(1)) + framed(pickle.dumps(2)))
+    os.close(asks)
+    answered = []
+    serve(answered.append, questions, answers)
+    assert [1] == answered
 
 
 def test_closing_ends_what_hangs(pool_of):
