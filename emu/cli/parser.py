@@ -19,8 +19,9 @@ physical memory, or the built-in guest, booted by the command: guest:4level or g
 docs/sources.md lists what is read, and what converts other files."""
 
 _EPILOG = """\
-exit status: 0 agreement; 1 a divergence, or a violated policy; 2 bad usage, bad input, or nothing
-found where not everything could be looked at; 130 interrupted; 141 the reader of the output left.
+exit status: 0 agreement; 1 a divergence, a difference, or a violated policy or expectation; 2 bad
+usage, bad input, or nothing found where not everything could be looked at; 130 interrupted; 141 the
+reader of the output left.
 Answers go to standard output, with --json for machines; progress and remarks to standard error."""
 
 

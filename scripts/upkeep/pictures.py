@@ -1,12 +1,12 @@
 """`scripts/pictures`: the map of a Linux kernel in a browser, at three zooms, as pictures."""
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
+
+from scripts.upkeep.chromium import chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "pictures"
@@ -50,9 +50,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="pictures", description=__doc__)
     parser.add_argument("page", type=Path, help="the page, as crosswalk map wrote it")
     page = parser.parse_args().page.absolute()
-    fetched = ROOT / ".chromium" / "chromium"
-    named = os.environ.get("CROSSWALK_CHROMIUM")
-    command = named or (str(fetched) if fetched.exists() else shutil.which("chromium"))
+    command = chromium()
     if command is None:
         print("pictures: no chromium: scripts/chromium fetches one", file=sys.stderr)
         return 1

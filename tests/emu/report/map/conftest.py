@@ -1,23 +1,10 @@
 """A real browser for the map's page: Debian's Chromium, without a window."""
 
 import os
-import shutil
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[4]
-
-
-def chromium():
-    """The command of a Chromium: what CROSSWALK_CHROMIUM names, else fetched, else installed."""
-    named = os.environ.get("CROSSWALK_CHROMIUM")
-    fetched = ROOT / ".chromium" / "chromium"
-    found = named or (str(fetched) if fetched.exists() else shutil.which("chromium"))
-    if found is None:
-        missing = pytest.fail if os.environ.get("CROSSWALK_NEEDS_BROWSER") else pytest.skip
-        missing("no chromium, nor fetched by scripts/chromium")
-    return found
+from scripts.upkeep.chromium import chromium
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +12,9 @@ def browser():
     from playwright.sync_api import sync_playwright  # noqa: PLC0415  # Not where it is skipped.
 
     command = chromium()
+    if command is None:
+        missing = pytest.fail if os.environ.get("CROSSWALK_NEEDS_BROWSER") else pytest.skip
+        missing("no chromium, nor fetched by scripts/chromium")
     with sync_playwright() as driver:
         # Without its sandbox, which it refuses as root: it opens our own page and nothing else.
         launched = driver.chromium.launch(executable_path=command, chromium_sandbox=False)
