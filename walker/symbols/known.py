@@ -25,6 +25,7 @@ LAYOUT = "Linux' layout"
 _BANNER = "linux_banner"
 _OF_LINUX = ("init_top_pgt", "swapper_pg_dir", "init_level4_pgt", _BANNER)
 _TOP_SLOT = 511
+_UNKNOWN = "whether the symbols are this kernel's isn't known: no linux_banner says so"
 
 
 def vmcoreinfo_of(source: Source) -> str:
@@ -96,8 +97,10 @@ def _offset(file: SymbolFile, info: dict[str, str], source: Source, given: int |
     try:
         _require_kernel(file, info)
         found = symbols_offset(file.symbols, info, source.memory, source.context)
-        if not info and (found.value or not found.remark):
-            _require_banner(file, found.value, source)
+        placed = not info and (found.value or not found.remark)
+        if placed and is_linux(file.symbols) and not _is_banner_right(file, found.value, source):
+            reasons = [*([found.remark] if found.remark else []), _UNKNOWN]
+            found = Offset(found.value, "; ".join(reasons))
     except BadInput as error:
         if given is None:
             raise BadInput(f"{file.name}: {error}") from None
@@ -112,27 +115,29 @@ def _require_kernel(file: SymbolFile, info: dict[str, str]) -> None:
         raise BadInput(f"symbols of another kernel: {different}")
 
 
-def _require_banner(file: SymbolFile, offset: int, source: Source) -> None:
-    """Raise `BadInput` where memory has no linux_banner, or another one, where these symbols do.
+def _is_banner_right(file: SymbolFile, offset: int, source: Source) -> bool:
+    """Return whether memory has a linux_banner where these symbols do; False where nothing says so.
 
-    What isn't in memory says nothing, nor do zeros, as a dump may have in place of what was left
-    out, nor a case file, which has nothing but tables.
+    `BadInput` where it has none, or another one, at the place where these symbols have theirs. What
+    isn't in memory says nothing, nor do zeros, as a dump may have in place of what was left out,
+    nor a case file, which has nothing but tables.
     """
     at = None if source.complete else addresses_of(file.symbols, (_BANNER,)).get(_BANNER)
     if at is None:
-        return
+        return False
     try:
         text = LinearMemory(source.memory, source.context).read(at + offset, LONGEST)
     except BadInput:
-        return
+        return False
     release = release_in(text)
     if not any(text):
-        return
+        return False
     if not release:
         raise BadInput(f"symbols of another kernel: no {_BANNER} is at {at + offset:#x}")
     different = Identity(release=file.identity.release).differs(Identity(release=release))
     if different:
         raise BadInput(f"symbols of another kernel: {different}")
+    return True
 
 
 def halves(context: PagingContext) -> tuple[Span, ...]:
