@@ -4,16 +4,23 @@ import numpy as np
 import pytest
 
 from crosswalk.walker import BadInput, CrosswalkError
+from crosswalk.walker.mtrrs import MemoryType
 from crosswalk.walker.nested import MemoryFull, NestedTables
 from crosswalk.walker.protection import Permission
+from crosswalk.walker.protection.policy import Use
 from tests.tables import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, A, D, P
 from tests.walker.nested.nested_memory import (
+    EPT,
+    EPT_MBEC,
+    GRANTS,
     NONE,
+    NPT,
     PA,
     READ_EXECUTE,
     READ_WRITE,
     RWX,
     R,
+    ept_leaves,
     leaves,
     pool,
 )
@@ -232,3 +239,113 @@ def test_the_last_guest_physical_page_is_mapped():
     tables = NestedTables(words, PA)
     tables.set((1 << 48) - KIB4, KIB4, READ_EXECUTE)
     assert [((1 << 48) - KIB4, KIB4, READ_EXECUTE)] == list(tables.ranges())
+
+
+@pytest.mark.parametrize("kind", [EPT, EPT_MBEC])
+def test_entries_of_ept_are_those_of_the_manual(kind):
+    words = pool(8)
+    tables = NestedTables(words, PA, kind=kind, page1gb=True)
+    rights = type(GRANTS[kind][0])
+    for at, each in enumerate(GRANTS[kind]):
+        tables.set(at * KIB4, KIB4, each)
+    tables.set(MIB2, MIB2, rights(5), MemoryType.UC)
+    tables.set(GIB1, GIB1, rights(1))
+
+    table = 0x407 if kind is EPT_MBEC else 7
+    assert [PA + at * KIB4 | table for at in (1, 2, 3)] == [int(words[512 * at]) for at in range(3)]
+    # Bit 7 makes a page of it; bits 5:3 are 6, write-back, or 0, uncacheable.
+    assert MIB2 | 0x85 == words[2 * 512 + 1]
+    assert GIB1 | 0xB1 == words[512 + 1]
+    flags = [each & 7 | 0x30 | (0x400 if each & 8 else 0) if each else 0 for each in GRANTS[kind]]
+    pages = [at * KIB4 | each if each else 0 for at, each in enumerate(flags)]
+    assert pages == [int(word) for word in words[3 * 512 : 3 * 512 + len(pages)]]
+
+
+def test_the_eptp_names_root_levels_and_the_type_of_the_tables_memory():
+    # Bits 2:0 are 6, write-back; bits 5:3 the levels less one; bit 6 enables A and D.
+    assert PA | 0x1E == NestedTables(pool(1), PA, kind=EPT).eptp()
+    assert PA | 0x66 == NestedTables(pool(1), PA, kind=EPT, levels=5).eptp(accessed_dirty=True)
+    with pytest.raises(BadInput, match="no EPTP"):
+        NestedTables(pool(1), PA).eptp()
+
+
+def test_accessed_and_dirty_of_ept_are_preset_and_survive():
+    words = pool(8)
+    tables = NestedTables(words, PA, kind=EPT, used=True)
+    tables.set(0, 2 * MIB2, RWX)
+    tables.set(KIB4, KIB4, R)
+    # A is bit 8, D bit 9; bit 6 ignores the PAT, bit 5 is part of the type: neither is theirs.
+    assert PA + 3 * KIB4 | 0x107 == words[1024]
+    assert [0x337, KIB4 | 0x331] == [int(word) for word in words[1536:1538]]
+    assert MIB2 | 0x3B7 == words[1025]
+
+
+def test_memory_types_split_a_page_and_are_read_back():
+    words = pool(8)
+    tables = NestedTables(words, PA, kind=EPT)
+    tables.set(0, 2 * MIB2, RWX)
+    tables.set(KIB4, KIB4, RWX, MemoryType.UC)
+    assert [(0, 2 * MIB2, RWX)] == list(tables.ranges())
+    assert [
+        (0, KIB4, RWX, MemoryType.WB),
+        (KIB4, KIB4, RWX, MemoryType.UC),
+        (2 * KIB4, 2 * MIB2 - 2 * KIB4, RWX, MemoryType.WB),
+    ] == list(tables.typed_ranges())
+    types = [(size, memory_type) for _, size, _, _, memory_type in ept_leaves(words, mbec=False)]
+    assert [(KIB4, 6), (KIB4, 0), *[(KIB4, 6)] * 510, (MIB2, 6)] == types
+    tables.set(KIB4, KIB4, RWX)
+    assert 3 == tables.tables
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "permission", "memory_type", "message"),
+    [
+        (EPT, {}, Permission.WRITE, None, "can't grant -w- at 0x0: what can be written can be"),
+        (EPT, {"execute_only": False}, Permission.EXECUTE, None, "grant --x at 0x0: .* or exec"),
+        (EPT, {}, Use.USER_EXECUTE, None, "can't grant"),
+        (EPT_MBEC, {}, Use.WRITE | Use.USER_EXECUTE, None, "grant write, user execute at 0x0"),
+        (EPT_MBEC, {"execute_only": False}, Use.USER_EXECUTE, None, "grant user execute at 0x0"),
+        (EPT_MBEC, {}, R, None, "are granted a Use, not a Permission"),
+        (EPT, {}, R, MemoryType.UC_MINUS, "ept tables have no memory type uc-"),
+        (NPT, {}, R, MemoryType.WB, "npt tables have no memory type wb"),
+    ],
+)
+def test_what_a_kind_of_table_cannot_say_is_refused(
+    kind, options, permission, memory_type, message
+):
+    words = pool(8)
+    tables = NestedTables(words, PA, kind=kind, **options)
+    with pytest.raises(BadInput, match=message):
+        tables.set(0, KIB4, permission, memory_type)
+    assert 0 == np.count_nonzero(words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "execute_only", "entry"),
+    [
+        (EPT, True, 0x32),
+        (EPT, False, 0x34),
+        (EPT_MBEC, True, 0x432),
+        (EPT_MBEC, False, 0x430),
+        (EPT, True, 0x400),
+        (EPT, True, 0x17),
+        (EPT, True, 0x3F),
+    ],
+)
+def test_an_entry_that_is_misconfigured_or_not_present_is_read_back_as_no_permission(
+    kind, execute_only, entry
+):
+    words = pool(8)
+    tables = NestedTables(words, PA, kind=kind, execute_only=execute_only)
+    rights = type(GRANTS[kind][0])
+    tables.set(0, 3 * KIB4, rights(7))
+    words[3 * 512 + 1] = KIB4 | entry
+    assert [(0, KIB4, rights(7)), (2 * KIB4, KIB4, rights(7))] == list(tables.ranges())
+
+
+def test_a_page_of_1_gib_is_split_where_it_begins():
+    words = pool(8)
+    tables = NestedTables(words, PA, page1gb=True)
+    tables.set(0, GIB1, RWX)
+    tables.set(5 * MIB2, KIB4, R)
+    assert [] == [gpa for gpa, _, pa, _ in leaves(words) if gpa != pa]
