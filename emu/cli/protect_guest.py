@@ -39,7 +39,7 @@ def protect_guest(options: argparse.Namespace) -> int:
 
     def work() -> tuple[Scenario, list[Result]]:
         subject = protected_guest()
-        spaces = machine_spaces("guest", subject.booted.memory, subject.guest.context)
+        spaces = machine_spaces("guest", subject.guest.memory, subject.guest.context)
         # Before the attacks, which change its tables.
         expected = judged_machine(options, sentences, spaces, guest_names(spaces))
         return run_scenario(subject), expected

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosswalk.emu.protect.agent import Agent, AgentResult, Operation
-from crosswalk.emu.protect.guest import FRAMES
 from crosswalk.emu.protect.hypervisor import Hypercall
+from crosswalk.emu.protect.machine import FRAMES
 from crosswalk.emu.protect.permissions import Permissions, stretches
 from crosswalk.guest import places
 from crosswalk.guest.image import GuestImage

@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 
 from crosswalk.emu.protect.events import GuestEvent
-from crosswalk.emu.protect.guest import Guest
+from crosswalk.emu.protect.machine import GuestMachine
 from crosswalk.guest import places
 from crosswalk.guest.layout import Bit, index_of, span_of
 from crosswalk.walker.errors import CrosswalkError
@@ -96,7 +96,7 @@ class Agent:
     The host writes the command into the mailbox, and reads the result there.
     """
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: GuestMachine) -> None:
         self.guest = guest
 
     def do(
@@ -111,14 +111,13 @@ class Agent:
         guest.run(places.KERNEL + places.AGENT)
         if guest.events:
             return AgentResult(event=guest.events[0][0])
-        if operation is Operation.INTERRUPT:
-            return AgentResult(int(guest.delivered))
+        if guest.delivered:
+            return AgentResult(1)
         if operation in _USER:
             if not guest.left_user:
                 raise CrosswalkError(f"{operation.name} at {first:#x}: user code didn't end")
-            guest.cpu.load()
-            return AgentResult(guest.cpu.general(0))
-        *_, value, done = _COMMAND.unpack(guest.ram.read(places.MAILBOX, _COMMAND.size))
+            return AgentResult(guest.user_result)
+        *_, value, done = _COMMAND.unpack(guest.read(places.MAILBOX, _COMMAND.size))
         if not done:
             raise CrosswalkError(f"{operation.name} at {first:#x}: neither done nor refused")
         return AgentResult(value)
@@ -138,19 +137,19 @@ class Agent:
         """
         guest = self.guest
         self._command(Operation.SWEEP, va, use << 16 | pages)
-        guest.ram.write(places.MAILBOX + _FOUND, bytes(8 * pages))
+        guest.write(places.MAILBOX + _FOUND, bytes(8 * pages))
         guest.run(places.KERNEL + places.AGENT, faults=pages)
-        *_, done = _COMMAND.unpack(guest.ram.read(places.MAILBOX, _COMMAND.size))
+        *_, done = _COMMAND.unpack(guest.read(places.MAILBOX, _COMMAND.size))
         if not done:
             raise CrosswalkError(f"a sweep of {pages} pages from {va:#x} didn't end")
-        found = np.frombuffer(guest.ram.read(places.MAILBOX + _FOUND, 8 * pages), np.uint64)
+        found = np.frombuffer(guest.read(places.MAILBOX + _FOUND, 8 * pages), np.uint64)
         base = places.KERNEL + places.MAILBOX + _FOUND
         return found, {(rdi - base) // 8: event for event, rdi in guest.events}
 
     def _command(self, operation: Operation, *words: int) -> None:
         padded = (*words, *(0,) * (5 - len(words)))
         values = (operation, *padded)
-        self.guest.ram.write(places.MAILBOX, _COMMAND.pack(*(v & (1 << 64) - 1 for v in values)))
+        self.guest.write(places.MAILBOX, _COMMAND.pack(*(v & (1 << 64) - 1 for v in values)))
 
 
 def spans(start: int, pages: int) -> Iterator[tuple[int, int]]:

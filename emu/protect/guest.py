@@ -1,13 +1,18 @@
 """The built-in guest, booted and taken over as a guest under nested paging."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
+import numpy as np
 import unicorn
+from numpy.typing import NDArray
 from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu, Guarded, Segment
 from crosswalk.emu.cpu.delivery import Event, Kind, deliver
 from crosswalk.emu.cpu.engine import open_engine
+from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.host import HOST_MODEL, HOST_START, Exit, Host
 from crosswalk.emu.load.guest import Booted
 from crosswalk.emu.protect.events import (
@@ -16,18 +21,17 @@ from crosswalk.emu.protect.events import (
     describe_event,
     predict_event,
 )
-from crosswalk.emu.protect.pins import INTERCEPTED
+from crosswalk.emu.protect.machine import FRAMES
+from crosswalk.emu.protect.permissions import FrameTables
+from crosswalk.emu.protect.pins import INTERCEPTED, LONGEST, Pins
 from crosswalk.guest import places
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.architecture import CR4, EFER, MSR, RFlags, Vector
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import CrosswalkError
-from crosswalk.walker.memory import FRAME, Segments
+from crosswalk.walker.memory import FRAME, U64, Segments
 
-__all__ = ["FRAMES", "Guest"]
-
-FRAMES = places.RAM_SIZE // FRAME
-"""How many frames of RAM the guest has."""
+__all__ = ["Guest"]
 
 HOST_FRAMES = 64
 _LEAVE = 0x20
@@ -36,17 +40,35 @@ _GDT = places.KERNEL + places.DESCRIPTORS
 _TSS, _IDT = _GDT + 0x80, _GDT + 0x100
 _GDT_LIMIT, _TSS_LIMIT, _IDT_LIMIT = 0x3F, 0x67, 0x20F
 _TASK = Segment(0x30, _TSS, _TSS_LIMIT, 0x8B00)
+_RAX, _RBX = GENERAL.index("rax"), GENERAL.index("rbx")
 _RDI, _R15 = GENERAL.index("rdi"), GENERAL.index("r15")
-_INT_LENGTH = 2
+_INT_LENGTH, _VMMCALL_LENGTH = 2, 3
+_CONTROL = {ExitCode.CR0_WRITE, ExitCode.CR4_WRITE, ExitCode.MSR}
 _SECONDS = 20
 
 
-class Guest:
-    """The CPU and RAM of a guest that has booted, under nested paging from `enter` on.
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    guest: "Guest"
+    ram: U64
+    cpu: bytes
 
-    `handle` is called with each exit, and returns whether the guest goes on from the state it has
-    then. All other exits, and every exception, are kept in `events`, each with the value of RDI,
-    and the guest goes on where its R15 says.
+    def read(self, pa: int, size: int) -> bytes:
+        """Return what the guest's RAM was."""
+        return self.ram.view(np.uint8)[pa : pa + size].tobytes()
+
+    def restore(self) -> None:
+        """Put RAM and CPU back to this state."""
+        np.copyto(self.guest.ram.words, self.ram)
+        self.guest.cpu.revert(self.cpu)
+        self.guest.engine.ctl_flush_tb()
+
+
+class Guest:
+    """The guest on Unicorn's CPU with SVM, its nested tables of AMD's format; a `GuestMachine`.
+
+    Unicorn delivers no exceptions: each one is an event, and the guest goes on where its R15 says.
+    The INT by which user code ends isn't delivered, that of the kernel's is, by this host.
 
     Protection keys, which the model with nested paging lacks, are off.
     """
@@ -58,11 +80,13 @@ class Guest:
         self.engine = open_engine(self.ram, self.host_memory, model=HOST_MODEL)
         self.cpu = Cpu(self.engine, self.ram)
         self.host = Host(self.cpu, self.host_memory)
-        self.handle: Callable[[Exit], bool] = lambda _: False
+        self.memory = booted.memory
+        self.tables = FrameTables(self.host.pool, self.host.pool_start, FRAMES)
+        self.pins = Pins(self.cpu, self.host)
+        self.hypercall: Callable[[int, int, int], int] | None = None
         self.events: list[tuple[GuestEvent, int]] = []
         self.left_user = self.delivered = False
         self._limit = 0
-        self._nested_cr3 = 0
         self._set_registers()
         self.engine.ctl_exits_enabled(True)
         self.engine.ctl_set_exits([])
@@ -82,16 +106,30 @@ class Guest:
             maxphyaddr=booted.maxphyaddr,
         )
 
-    def enter(self, nested_cr3: int) -> None:
-        """Make it a guest under these nested tables, with CR0, CR4 and EFER intercepted."""
-        self._nested_cr3 = nested_cr3
+    @property
+    def user_result(self) -> int:
+        """RAX, as user code left it."""
+        self.cpu.load()
+        return self.cpu.general(_RAX)
+
+    def enter(self) -> None:
+        """Make it a guest under its nested tables, with CR0, CR4 and EFER intercepted."""
         self.cpu.guard = self._guard
-        self.host.enter(nested_cr3, cr_writes=INTERCEPTED, efer=True)
+        self.host.enter(self.tables.root, cr_writes=INTERCEPTED, efer=True)
+
+    def flush(self) -> None:
+        """Have the CPU use the nested tables, and code, as they are now."""
+        self.host.flush()
+        self.engine.ctl_flush_tb()
+
+    def nested_words(self) -> U64:
+        """Return the nested tables as the CPU finds them, a copy."""
+        return self.host.pool.copy()
 
     def predict(self, access: Access) -> GuestEvent | None:
         """Predict an access with the nested walk: the event that ends it, None if it succeeds."""
         memory = Segments([(0, self.ram.bytes), (HOST_START, self.host_memory.bytes)])
-        return predict_event(memory, self.context, self._nested_cr3, access)
+        return predict_event(memory, self.context, self.tables.root, access)
 
     def run(self, rip: int, *, faults: int = 1) -> None:
         """Run kernel code at `rip` on the kernel's stack up to its HLT.
@@ -112,6 +150,46 @@ class Guest:
         if len(self.events) > faults:
             raise CrosswalkError(f"more events than expected: {describe_event(self.events[-1][0])}")
 
+    def read(self, pa: int, size: int) -> bytes:
+        """Return bytes of the guest's RAM."""
+        return self.ram.read(pa, size)
+
+    def write(self, pa: int, data: bytes) -> None:
+        """Write bytes of the guest's RAM."""
+        self.ram.write(pa, data)
+
+    @contextmanager
+    def patched(self, at: int, frames: NDArray[np.intp], data: NDArray[np.uint8]) -> Iterator[None]:
+        """Have `data` at an offset of these frames meanwhile."""
+        pages = self.ram.bytes.reshape(FRAMES, FRAME)
+        place = slice(at, at + data.shape[1])
+        kept = pages[frames, place].copy()
+        pages[frames, place] = data
+        self.engine.ctl_flush_tb()
+        try:
+            yield
+        finally:
+            pages[frames, place] = kept
+            self.engine.ctl_flush_tb()
+
+    @contextmanager
+    def preserved(self, pa: int, size: int) -> Iterator[None]:
+        """Put this RAM back, at the end, to what it is now."""
+        part = self.ram.bytes[pa : pa + size]
+        kept = part.copy()
+        try:
+            yield
+        finally:
+            part[:] = kept
+
+    def save(self) -> _Saved:
+        """Save the state."""
+        self.cpu.load()
+        return _Saved(self, self.ram.words.copy(), self.cpu.snapshot())
+
+    def close(self) -> None:
+        """Nothing has to be given back."""
+
     def _set_registers(self) -> None:
         context, write = self.booted.context, self.engine.reg_write
         write(x86.UC_X86_REG_CR4, context.cr4 & ~CR4.PKE)
@@ -131,7 +209,7 @@ class Guest:
     def _on_exception(self, _engine: unicorn.Uc, number: int, _data: object) -> None:
         cpu = self.cpu
         left = self.host.left(number)
-        if left is not None and self.handle(left):
+        if left is not None and self._handled(left):
             return
         cpu.load()
         cr2 = cpu.cr2 if number == Vector.PF else 0
@@ -148,6 +226,23 @@ class Guest:
         cpu.store()
         if len(self.events) > self._limit:
             self.engine.emu_stop()
+
+    def _handled(self, left: Exit) -> bool:
+        """Carry out a hypercall, or the write of a control register if it clears no pinned bit."""
+        cpu = self.cpu
+        if left.code == ExitCode.VMMCALL and self.hypercall is not None:
+            cpu.load()
+            answer = self.hypercall(cpu.general(_RAX), cpu.general(_RBX), cpu.cpl)
+            with cpu.changed():
+                cpu.set_general(_RAX, answer)
+                cpu.rip += _VMMCALL_LENGTH
+            return True
+        if left.code not in _CONTROL:
+            return False
+        cpu.load()
+        on_page = min(LONGEST, FRAME - cpu.rip % FRAME)
+        instruction = cpu.read(cpu.rip, LONGEST) or cpu.read(cpu.rip, on_page) or b""
+        return not self.pins.handle(left.code, instruction)
 
     def _interrupted(self) -> GuestEvent | None:
         """Take an INT: it ends user code; from the kernel, its handler is entered.

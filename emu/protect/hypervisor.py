@@ -6,21 +6,16 @@ from enum import IntEnum
 
 import numpy as np
 
-from crosswalk.emu.cpu.cpu import GENERAL
-from crosswalk.emu.cpu.svm.exits import ExitCode
-from crosswalk.emu.cpu.svm.host import Exit
-from crosswalk.emu.protect.guest import FRAMES, Guest
+from crosswalk.emu.protect.machine import FRAMES, GuestMachine
 from crosswalk.emu.protect.permissions import (
     ALL,
     READ_EXECUTE,
     READ_WRITE,
     WRITE_EXECUTE,
     Bools,
-    FrameTables,
     Permissions,
     collective_permissions,
 )
-from crosswalk.emu.protect.pins import LONGEST, Pins
 from crosswalk.guest import places
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME
@@ -29,9 +24,6 @@ from crosswalk.walker.tracker import RightsTracker
 
 __all__ = ["MAX_LIST", "TABLE_POOL", "Answer", "Hypercall", "Hypervisor", "Reply", "Rules"]
 
-_CONTROL = {ExitCode.CR0_WRITE, ExitCode.CR4_WRITE, ExitCode.MSR}
-_VMMCALL = 3
-_RAX, _RBX = (GENERAL.index(name) for name in ("rax", "rbx"))
 MAX_LIST = 64
 """The most pages of a list: more than it takes to name every frame of RAM by itself."""
 _MOST_ENTRIES = FRAME // 8 - 1
@@ -129,17 +121,17 @@ class Hypervisor:
     need, as the host tracks them; None until the guest requests protection.
     """
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: GuestMachine) -> None:
         self.guest = guest
-        self.tables = FrameTables(guest.host.pool, guest.host.pool_start, FRAMES)
+        self.tables = guest.tables
         self.rules = Rules()
         self.tracker: RightsTracker | None = None
         self.collective: Permissions | None = None
         self.replies: list[Reply] = []
-        self.pins = Pins(guest.cpu, guest.host)
+        self.pins = guest.pins
         self._root = 0
-        guest.handle = self.handle
-        guest.enter(self.tables.root)
+        guest.hypercall = self.answer
+        guest.enter()
         self.pins.begin()
 
     @property
@@ -149,22 +141,8 @@ class Hypervisor:
             return np.full(FRAMES, ALL, np.uint8)
         return self.rules.granted(self.collective)
 
-    def handle(self, left: Exit) -> bool:
-        """Handle an exit; return whether the guest goes on."""
-        if left.code == ExitCode.VMMCALL:
-            self._hypercall()
-            return True
-        return left.code in _CONTROL and self._control_register(left.code)
-
-    def write(self, ranges: list[tuple[int, int]] | None = None) -> None:
-        """Write what is granted to the nested tables, in these ranges or everywhere."""
-        self.tables.grant(self.granted, ranges)
-        self.guest.host.flush()
-
-    def _hypercall(self) -> None:
-        cpu = self.guest.cpu
-        cpu.load()
-        call, argument = cpu.general(_RAX), cpu.general(_RBX)
+    def answer(self, call: int, argument: int, cpl: int) -> int:
+        """Carry out a hypercall that was made with these in RAX and RBX; return RAX."""
         handlers: dict[int, Callable[[int], Reply]] = {
             Hypercall.PROTECT_MEMORY: self._protect,
             Hypercall.UPDATE: self._update,
@@ -172,24 +150,23 @@ class Hypervisor:
             Hypercall.CLOSE_TEXT: self._close,
         }
         try:
-            self._require_kernel()
+            _require_kernel(cpl)
             reply = handlers.get(call, self._unknown)(argument)
         except _Refusal as refusal:
             reply = Reply(call, refusal.answer, refusal.why)
         self.replies.append(reply)
-        with cpu.changed():
-            cpu.set_general(_RAX, (reply.answer or reply.more) & (1 << 64) - 1)
-            cpu.rip += _VMMCALL
+        return (reply.answer or reply.more) & (1 << 64) - 1
 
-    def _require_kernel(self) -> None:
-        if self.guest.cpu.cpl:
-            raise _Refusal(Answer.NOT_PERMITTED, "made by user code")
+    def write(self, ranges: list[tuple[int, int]] | None = None) -> None:
+        """Write what is granted to the nested tables, in these ranges or everywhere."""
+        self.tables.grant(self.granted, ranges)
+        self.guest.flush()
 
     def _unknown(self, _argument: int) -> Reply:
         raise _Refusal(Answer.UNKNOWN, "no such hypercall")
 
     def _protect(self, pa: int) -> Reply:
-        memory, context = self.guest.booted.memory, self.guest.context
+        memory, context = self.guest.memory, self.guest.context
         try:
             entries = decode(memory, pa, write_execute=True, limit=MAX_LIST)
         except MalformedRequest as error:
@@ -224,7 +201,7 @@ class Hypervisor:
 
     def _update(self, pa: int) -> Reply:
         tracker, collective = self._protected()
-        memory = self.guest.booted.memory
+        memory = self.guest.memory
         try:
             words = np.frombuffer(memory.read(pa, FRAME), np.uint64)
         except BadInput as error:
@@ -273,7 +250,6 @@ class Hypervisor:
             raise _Refusal(Answer.NOT_PERMITTED, "nothing is open, or still mapped writable")
         self.rules.opened = None
         self.write([(frame * FRAME, FRAME)])
-        self.guest.engine.ctl_flush_tb()
         return Reply(Hypercall.CLOSE_TEXT, Answer.DONE)
 
     def _protected(self) -> tuple[RightsTracker, Permissions]:
@@ -283,13 +259,10 @@ class Hypervisor:
             raise _Refusal(Answer.NOT_PERMITTED, "CR3 isn't the protected root")
         return self.tracker, self.collective
 
-    def _control_register(self, code: int) -> bool:
-        """Carry out a write to CR0, CR4 or EFER, unless it would clear a pinned bit."""
-        cpu = self.guest.cpu
-        cpu.load()
-        on_page = min(LONGEST, FRAME - cpu.rip % FRAME)
-        instruction = cpu.read(cpu.rip, LONGEST) or cpu.read(cpu.rip, on_page) or b""
-        return not self.pins.handle(code, instruction)
+
+def _require_kernel(cpl: int) -> None:
+    if cpl:
+        raise _Refusal(Answer.NOT_PERMITTED, "made by user code")
 
 
 def _frames(entry: PageEntry) -> slice:

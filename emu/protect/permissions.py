@@ -70,6 +70,7 @@ class FrameTables(NestedTables):
 
     def __init__(self, words: U64, pa: int, frames: int) -> None:
         super().__init__(words, pa)
+        self._words = words
         self.granted: Permissions = np.zeros(frames, np.uint8)
         self.grant_all()
 
@@ -96,6 +97,12 @@ class FrameTables(NestedTables):
     def withhold(self, frame: int, permission: Permission) -> None:
         """Take `permission` from what a frame, by number, is granted."""
         self._grant_one(frame, int(self.granted[frame]) & ~permission)
+
+    def afresh(self, permissions: Permissions) -> "FrameTables":
+        """Return tables at the same place, in memory of their own, that grant these permissions."""
+        fresh = FrameTables(np.zeros_like(self._words), self.root, len(self.granted))
+        fresh.grant(permissions)
+        return fresh
 
     def read_back(self) -> Permissions:
         """Return what the tables' entries grant each frame."""

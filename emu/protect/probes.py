@@ -1,8 +1,8 @@
 """Accesses that show: all that the guest's mappings allow works, and nothing beyond it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +11,8 @@ from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.host import Exit
 from crosswalk.emu.protect.agent import Agent, Operation, Use, on_forged_tables, spans
 from crosswalk.emu.protect.events import Fault, GuestEvent, describe_event
-from crosswalk.emu.protect.guest import FRAMES
 from crosswalk.emu.protect.hypervisor import TABLE_POOL
+from crosswalk.emu.protect.machine import FRAMES
 from crosswalk.emu.protect.permissions import Bools, Permissions
 from crosswalk.guest import places
 from crosswalk.guest.intended import Intended
@@ -172,7 +172,6 @@ def _sweep(agent: Agent, each: Intended, pages: int, use: Use, probed: Probed) -
 
 
 def _as_user(agent: Agent, each: Intended, pages: int, use: Use, probed: Probed) -> None:
-    ram = agent.guest.ram
     for at in range(pages):
         offset = at * FRAME + _AT + (0 if use is Use.EXECUTE else _ADDRESS)
         va, pa = each.va + offset, each.pa + offset
@@ -185,7 +184,7 @@ def _as_user(agent: Agent, each: Intended, pages: int, use: Use, probed: Probed)
             right = value & 0xFF == before & 0xFF
         else:
             right = _word(agent, pa) == before ^ 0xFF
-            ram.write(pa, before.to_bytes(8, "little"))
+            agent.guest.write(pa, before.to_bytes(8, "little"))
         right = right and not result.failed
         probed.add(use, result.event, None if right else _failure(each, va, result.event))
 
@@ -196,25 +195,14 @@ def _failure(each: Intended, va: int, event: GuestEvent | None) -> str:
 
 
 def _word(agent: Agent, pa: int) -> int:
-    return int.from_bytes(agent.guest.ram.read(pa, 8), "little")
+    return int.from_bytes(agent.guest.read(pa, 8), "little")
 
 
-@contextmanager
-def _marked(agent: Agent, frames: Bools, end: bytes) -> Iterator[None]:
+def _marked(agent: Agent, frames: Bools, end: bytes) -> AbstractContextManager[None]:
     """Have these frames carry their markers meanwhile."""
-    ram = agent.guest.ram
     chosen = np.flatnonzero(frames)
-    pages = ram.bytes.reshape(FRAMES, FRAME)
-    place = slice(_AT, _AT + _MARKER_SIZE)
-    kept = pages[chosen, place].copy()
-    new = np.zeros_like(kept)
+    new = np.zeros((len(chosen), _MARKER_SIZE), np.uint8)
     new[:, :2] = np.frombuffer(_MOV, np.uint8)
     new[:, 2:10] = (chosen * FRAME).astype("<u8").view(np.uint8).reshape(-1, 8)
     new[:, 10 : 10 + len(end)] = np.frombuffer(end, np.uint8)
-    pages[chosen, place] = new
-    agent.guest.engine.ctl_flush_tb()
-    try:
-        yield
-    finally:
-        pages[chosen, place] = kept
-        agent.guest.engine.ctl_flush_tb()
+    return agent.guest.patched(_AT, chosen, new)

@@ -95,8 +95,8 @@ def run_scenario(
     bound = len(granted) if frames is None else frames
     run = partial(run_attacks, subject, unprotected=_stopped_by_right, crashes=crashes)
     return Scenario(
-        mapped=sum(count_mappings(booted.memory, context).values()),
-        unfollowed=unfollowed(booted.memory, context),
+        mapped=sum(count_mappings(subject.guest.memory, context).values()),
+        unfollowed=unfollowed(subject.guest.memory, context),
         entries=len(subject.entries),
         immutable=sum(each.immutable for each in subject.entries),
         unintended=int((intended != subject.collective).sum()),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crosswalk.emu.load.guest import Booted, boot
+from crosswalk.emu.load.guest import boot
 from crosswalk.emu.protect.actions import (
     Action,
     Operate,
@@ -28,8 +28,9 @@ from crosswalk.emu.protect.attack import (
 )
 from crosswalk.emu.protect.attacks import AgentAttack
 from crosswalk.emu.protect.events import Fault, describe_event
-from crosswalk.emu.protect.guest import FRAMES, Guest
+from crosswalk.emu.protect.guest import Guest
 from crosswalk.emu.protect.hypervisor import Answer, Hypercall, Hypervisor, Rules
+from crosswalk.emu.protect.machine import FRAMES, GuestMachine, Saved
 from crosswalk.emu.protect.permissions import Permissions, collective_permissions
 from crosswalk.guest import places
 from crosswalk.guest.builder import build_image
@@ -55,8 +56,7 @@ _ACCESSES = {
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    ram: U64
-    cpu: bytes
+    state: Saved
     rules: Rules
     pins: dict[str, int]
 
@@ -71,9 +71,9 @@ class ProtectedGuest:
     Raises `CrosswalkError` where its request is refused.
     """
 
-    def __init__(self, booted: Booted) -> None:
-        self.booted = booted
-        self.guest = Guest(booted)
+    def __init__(self, guest: GuestMachine) -> None:
+        self.booted = booted = guest.booted
+        self.guest = guest
         self.hypervisor = Hypervisor(self.guest)
         self.agent = Agent(self.guest)
         self.entries = page_entries(booted.image, booted.status)
@@ -84,17 +84,15 @@ class ProtectedGuest:
             raise CrosswalkError(f"the guest isn't protected: {result}, {reply}")
         self.more = reply.more
         self.collective = self.fresh_collective()
-        self.guest.cpu.load()
         self._snapshot = _Snapshot(
-            self.guest.ram.words.copy(),
-            self.guest.cpu.snapshot(),
+            self.guest.save(),
             deepcopy(self.hypervisor.rules),
             dict(self.hypervisor.pins.kept),
         )
 
     def fresh_collective(self) -> Permissions:
         """Return the permissions that the guest's mappings need now, computed afresh."""
-        rights = collective_rights(self.booted.memory, self.guest.context)
+        rights = collective_rights(self.guest.memory, self.guest.context)
         return collective_permissions(rights, FRAMES)
 
     def restore(self, *, protected: bool = True, pinned: bool = True) -> None:
@@ -103,10 +101,9 @@ class ProtectedGuest:
         Without `protected` nothing is withheld, without `pinned` no control register is pinned.
         """
         guest, hypervisor = self.guest, self.hypervisor
-        np.copyto(guest.ram.words, self._snapshot.ram)
-        guest.cpu.revert(self._snapshot.cpu)
+        self._snapshot.state.restore()
         if any(reply.call == Hypercall.UPDATE for reply in hypervisor.replies):
-            hypervisor.tracker = RightsTracker(self.booted.memory, guest.context)
+            hypervisor.tracker = RightsTracker(guest.memory, guest.context)
         hypervisor.replies.clear()
         hypervisor.collective = self.collective.copy()
         hypervisor.rules = deepcopy(self._snapshot.rules)
@@ -114,17 +111,15 @@ class ProtectedGuest:
         hypervisor.write()
         if not protected:
             hypervisor.tables.grant_all()
-            guest.host.flush()
-        guest.engine.ctl_flush_tb()
+            guest.flush()
 
     def changed(self, pa: int, size: int) -> bool:
         """Return whether this memory differs from what it was when protection was granted."""
-        part = slice(pa // 8, (pa + size) // 8)
-        return bool((self.guest.ram.words[part] != self._snapshot.ram[part]).any())
+        return self.guest.read(pa, size) != self._snapshot.state.read(pa, size)
 
     def run(self, attack: AgentAttack) -> Result:
         """Carry out an attack; what is wrong with how it ended makes its result `Other`."""
-        before = self.hypervisor.tables.read_back(), self.guest.host.pool.copy()
+        before = self.hypervisor.tables.read_back(), self.guest.nested_words()
         result = self._perform(attack)
         wrong = next(self._wrong(attack, result, *before), None)
         return result if wrong is None else Other(f"{result}, {wrong}")
@@ -154,7 +149,7 @@ class ProtectedGuest:
         hypervisor = self.hypervisor
         if isinstance(result, Refused) and attack.reason not in hypervisor.replies[-1].why:
             yield f"but: {hypervisor.replies[-1].why}"
-        if isinstance(result, Refused) and (self.guest.host.pool != words).any():
+        if isinstance(result, Refused) and (self.guest.nested_words() != words).any():
             yield "and nested tables changed"
         if isinstance(result, NestedFault) and self._stored(result):
             yield "and written all the same"
@@ -172,7 +167,7 @@ class ProtectedGuest:
 
 def protected_guest() -> ProtectedGuest:
     """Boot the built-in guest with 4 levels, and have it request protection."""
-    return ProtectedGuest(boot(build_image(4)))
+    return ProtectedGuest(Guest(boot(build_image(4))))
 
 
 def result_of(result: AgentResult, expected: Result, *, answered: bool) -> Result:

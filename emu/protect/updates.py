@@ -23,9 +23,8 @@ from crosswalk.emu.protect.actions import (
 from crosswalk.emu.protect.agent import FORGED, Operation
 from crosswalk.emu.protect.attack import GuestFault, NestedFault, NotStopped, Result
 from crosswalk.emu.protect.attacks import FETCH, TEXT, WRITE
-from crosswalk.emu.protect.guest import FRAMES
 from crosswalk.emu.protect.hypervisor import Answer, Hypercall
-from crosswalk.emu.protect.permissions import Bools, FrameTables, Permissions, stretches
+from crosswalk.emu.protect.permissions import Bools, Permissions, stretches
 from crosswalk.emu.protect.probes import probe_forged
 from crosswalk.emu.protect.subject import ProtectedGuest, result_of
 from crosswalk.guest import places
@@ -250,8 +249,7 @@ def _fresh_grants(subject: ProtectedGuest, wrong: list[str]) -> Permissions:
     if hypervisor.collective is None or (hypervisor.collective != collective).any():
         wrong.append("collective rights aren't those of a fresh computation")
     fresh = hypervisor.rules.granted(collective)
-    tables = FrameTables(np.zeros_like(subject.guest.host.pool), hypervisor.tables.root, FRAMES)
-    tables.grant(fresh)
+    tables = hypervisor.tables.afresh(fresh)
     if list(tables.ranges()) != list(hypervisor.tables.ranges()):
         at = np.flatnonzero(hypervisor.tables.read_back() != fresh)
         where = f" from {int(at[0]) * FRAME:#x} on" if len(at) else ""
@@ -285,11 +283,9 @@ def _probe_changed(
 def _run_trials(subject: ProtectedGuest, update: Update, wrong: list[str]) -> None:
     """Run the update's trials; tables they change are restored without the host's knowledge."""
     for actions, expected in update.trials:
-        tables = subject.guest.ram.bytes[places.POOL :][: places.POOL_FRAMES * FRAME]
-        kept = tables.copy()
-        *_, (last, result) = perform(subject.agent, actions)
-        found = result_of(result, expected, answered=is_hypercall(last))
-        tables[:] = kept
-        subject.guest.host.flush()
+        with subject.guest.preserved(places.POOL, places.POOL_FRAMES * FRAME):
+            *_, (last, result) = perform(subject.agent, actions)
+            found = result_of(result, expected, answered=is_hypercall(last))
+        subject.guest.flush()
         if found != expected:
             wrong.append(f"a trial ended in {found}, not in {expected}")

@@ -20,6 +20,7 @@ from crosswalk.emu.protect.attack import (
     run_attack,
 )
 from crosswalk.emu.protect.attacks import ATTACKS, CR0_VALUE, TEXT
+from crosswalk.emu.protect.guest import Guest
 from crosswalk.emu.protect.hypervisor import Answer, Hypercall, Hypervisor, Reply
 from crosswalk.emu.protect.permissions import ALL
 from crosswalk.emu.protect.pins import Pins
@@ -80,7 +81,7 @@ def test_a_register_that_isnt_pinned_is_reported(subject, monkeypatch, name):
 @pytest.mark.parametrize("name", ["CR0.WP cleared", "CR4.SMEP cleared", "CR4.SMAP cleared"])
 def test_a_missing_intercept_is_reported(own_guest, monkeypatch, name):
     monkeypatch.setattr("crosswalk.emu.protect.guest.INTERCEPTED", frozenset())
-    assert run_attack(ProtectedGuest(own_guest), ROWS[name]) == NotStopped()
+    assert run_attack(ProtectedGuest(Guest(own_guest)), ROWS[name]) == NotStopped()
 
 
 def test_efer_that_isnt_pinned_is_reported(subject, monkeypatch):
@@ -96,7 +97,7 @@ def test_a_missing_intercept_of_efer_is_reported(own_guest, monkeypatch):
         enter(self, nested_cr3, **{**options, "efer": False})
 
     monkeypatch.setattr(Host, "enter", careless)
-    subject = ProtectedGuest(own_guest)
+    subject = ProtectedGuest(Guest(own_guest))
     assert run_attack(subject, ROWS["EFER.NXE cleared"]) == NotStopped()
     assert not subject.guest.context.efer & EFER.NXE
 

@@ -5,8 +5,9 @@ import pytest
 
 from crosswalk.emu.protect.actions import ask, intended_permissions, page_entries
 from crosswalk.emu.protect.agent import Agent
-from crosswalk.emu.protect.guest import FRAMES, Guest
+from crosswalk.emu.protect.guest import Guest
 from crosswalk.emu.protect.hypervisor import TABLE_POOL, Answer, Hypervisor, Rules
+from crosswalk.emu.protect.machine import FRAMES
 from crosswalk.emu.protect.permissions import (
     ALL,
     READ_EXECUTE,
@@ -71,13 +72,13 @@ def test_a_protected_guest_needs_its_request_granted(own_guest, monkeypatch):
         lambda *_: [PageEntry(places.TEXT, places.TEXT + FRAME, ALL)],
     )
     with pytest.raises(CrosswalkError, match="isn't protected"):
-        ProtectedGuest(own_guest)
+        ProtectedGuest(Guest(own_guest))
 
 
 def test_a_protected_guest_that_asked_for_less_has_what_it_needs(own_guest, monkeypatch):
     asked = [PageEntry(places.DATA, places.DATA + 3 * FRAME, Permission.READ)]
     monkeypatch.setattr("crosswalk.emu.protect.subject.page_entries", lambda *_: asked)
-    subject = ProtectedGuest(own_guest)
+    subject = ProtectedGuest(Guest(own_guest))
     assert 3 == subject.more
     assert READ_WRITE == subject.hypervisor.granted[places.DATA // FRAME]
 
