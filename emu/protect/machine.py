@@ -24,7 +24,7 @@ FRAMES = places.RAM_SIZE // FRAME
 class Pinned(Protocol):
     """The pinned control registers of a guest; none before `begin`.
 
-    `kept` has a value by register: the bits set in it that `emu.protect.pins.PINNED` names can't be
+    `kept` has a value by register: the bits set in it that `crosswalk.emu.protect.pins.PINNED` names can't be
     cleared.
     """
 
