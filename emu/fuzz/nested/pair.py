@@ -14,17 +14,33 @@ from crosswalk.walker.entry import Entry
 from crosswalk.walker.memory import FRAME, U64, WORDS, Segments
 from crosswalk.walker.nested.context import NestedContext
 
-__all__ = ["Pair", "make_pair"]
+__all__ = [
+    "GIB1",
+    "GUEST_FRAMES",
+    "GUEST_TABLES",
+    "HOST_TABLES",
+    "MIB2",
+    "OUTSIDE",
+    "RAM",
+    "Pair",
+    "Probabilities",
+    "draw_access",
+    "draw_cr4",
+    "fill_guest",
+    "frames_of_tables",
+    "make_pair",
+    "memory_of",
+]
 
-_MIB2, _GIB1 = 1 << 21, 1 << 30
-_RAM = ((0, 48), (_MIB2, 8), (_GIB1, 4))
+MIB2, GIB1 = 1 << 21, 1 << 30
+RAM = ((0, 48), (MIB2, 8), (GIB1, 4))
 """The host's memory: the address and frames of each range; large pages lead to all of them."""
 
-_GUEST_FRAMES = 32
+GUEST_FRAMES = 32
 _SLOTS = (0, 1, 2, 255, 256, 511)
-_GUEST_TABLES = {4: 1, 3: 2, 2: 2, 1: 3}
-_HOST_TABLES = 8
-_OUTSIDE = 0x7F00_0000
+GUEST_TABLES = {4: 1, 3: 2, 2: 2, 1: 3}
+HOST_TABLES = 8
+OUTSIDE = 0x7F00_0000
 _OFFSETS = (0, 8, 0x7F8, 0xFF0, 0xFF8)
 _SWITCHES = (CR4.PGE, CR4.SMEP, CR4.SMAP)
 _RESERVED = (*range(40, 52), *range(13, 21))
@@ -34,13 +50,18 @@ _IDLE = {3: 0.1, 4: 0.1, 8: 0.08, 9: 0.2, 11: 0.2, 12: 0.05, 52: 0.2, 58: 0.2, 6
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two layouts of this seed and number, in system-physical `memory`, and accesses."""
+    """Two layouts of this seed and number, in system-physical `memory`, and accesses.
+
+    `tables` are the addresses of the frames that hold tables of either dimension, as far as they
+    are meant to: entries may lead to others, too.
+    """
 
     seed: int
     number: int
     memory: Segments
     context: NestedContext
     accesses: tuple[Access, ...]
+    tables: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +98,35 @@ def make_pair(seed: int, number: int, accesses: int) -> Pair:
     """Return the pair of this seed and number, with so many accesses; equal for equal arguments."""
     chance = np.random.default_rng([seed, number])
     distribution = _draw_distribution(chance)
-    total = sum(frames for _, frames in _RAM)
+    total = sum(frames for _, frames in RAM)
     words = chance.integers(0, 1 << 64, (total, WORDS), np.uint64)
-    low = chance.permutation(_RAM[0][1])
-    host, backing = low[:_HOST_TABLES], low[_HOST_TABLES:][:_GUEST_FRAMES].copy()
-    tables = chance.permutation(_GUEST_FRAMES)[: sum(_GUEST_TABLES.values())]
+    low = chance.permutation(RAM[0][1])
+    host, backing = low[:HOST_TABLES], low[HOST_TABLES:][:GUEST_FRAMES].copy()
+    tables = chance.permutation(GUEST_FRAMES)[: sum(GUEST_TABLES.values())]
     if distribution.aliased:
-        some = chance.choice(_GUEST_FRAMES, 3, replace=False)
+        some = chance.choice(GUEST_FRAMES, 3, replace=False)
         backing[some] = chance.choice(np.concatenate([host, backing]), 3)
     _fill_host(chance, distribution, words, host, backing, set(tables.tolist()))
-    _fill_guest(chance, distribution, words, tables, backing)
+    fill_guest(chance, distribution.guest, words, tables, backing)
     context = _context(chance, int(tables[0]) * FRAME, int(host[0]) * FRAME)
+    asked = tuple(draw_access(chance) for _ in range(accesses))
+    return Pair(
+        seed, number, memory_of(words), context, asked, frames_of_tables(host, backing, tables)
+    )
+
+
+def frames_of_tables(host: np.ndarray, backing: np.ndarray, tables: np.ndarray) -> frozenset[int]:
+    """Return the addresses of the host's tables, and of the frames behind the guest's."""
+    return frozenset(frame * FRAME for frame in (*host.tolist(), *backing[tables].tolist()))
+
+
+def memory_of(words: U64) -> Segments:
+    """Return the host's memory, with the words uint64[frame, 512] of its frames in order."""
     parts, first = [], 0
-    for start, frames in _RAM:
+    for start, frames in RAM:
         parts.append((start, words[first : first + frames].tobytes()))
         first += frames
-    asked = tuple(_access(chance) for _ in range(accesses))
-    return Pair(seed, number, Segments(parts), context, asked)
+    return Segments(parts)
 
 
 def _fill_host(
@@ -112,8 +145,8 @@ def _fill_host(
         flags = _draw_flags(chance, probabilities, level, used=distribution.used and leaf)
         if leaf and level > 1:
             flags |= int(Entry.PS)
-        if flags & Entry.PS and level > 1 and address % _MIB2 and chance.random() < 0.7:
-            address = int(chance.choice([0, _MIB2, _GIB1]))
+        if flags & Entry.PS and level > 1 and address % MIB2 and chance.random() < 0.7:
+            address = int(chance.choice([0, MIB2, GIB1]))
         words[host[table], index] = np.uint64(address | flags)
 
     for level in (4, 3, 2):
@@ -127,27 +160,27 @@ def _fill_host(
             distribution.table if frame in tables else distribution.page,
         )
     # Large pages and further tables map guest-physical 2 MiB, 1 GiB and 512 GiB on.
-    put(2, 1, int(chance.choice([0, _MIB2, _MIB2, _OUTSIDE & -_MIB2])), 2, distribution.page)
-    put(1, 1, int(chance.choice([0, _GIB1])), 3, distribution.page)
-    for table in range(_HOST_TABLES):
+    put(2, 1, int(chance.choice([0, MIB2, MIB2, OUTSIDE & -MIB2])), 2, distribution.page)
+    put(1, 1, int(chance.choice([0, GIB1])), 3, distribution.page)
+    for table in range(HOST_TABLES):
         for index in (1, 2, 3):
             if not words[host[table], index]:
                 lower = int(chance.choice(host)) * FRAME
                 put(table, index, lower, int(chance.integers(1, 5)), distribution.upper)
 
 
-def _fill_guest(
+def fill_guest(
     chance: np.random.Generator,
-    distribution: Distribution,
+    guest: Probabilities,
     words: U64,
     tables: np.ndarray,
     backing: np.ndarray,
 ) -> None:
     """Write the guest's tables to their frames in the host's memory."""
-    levels = [level for level, count in _GUEST_TABLES.items() for _ in range(count)]
+    levels = [level for level, count in GUEST_TABLES.items() for _ in range(count)]
     for frame, level in zip(tables.tolist(), levels, strict=True):
         for slot in _SLOTS:
-            flags = _draw_flags(chance, distribution.guest, level, used=False)
+            flags = _draw_flags(chance, guest, level, used=False)
             lower = [
                 table for table, at in zip(tables.tolist(), levels, strict=True) if at == level - 1
             ]
@@ -162,19 +195,19 @@ def _target(
     """Return the guest-physical address that an entry holds."""
     kind = chance.random()
     if large and kind < 0.8:
-        return int(chance.choice([0, _MIB2, _GIB1, _GIB1 + _MIB2]))
+        return int(chance.choice([0, MIB2, GIB1, GIB1 + MIB2]))
     if lower and kind < 0.92:
         return int(chance.choice(lower)) * FRAME
     if kind < (0.94 if lower else 0.15):
         return int(chance.choice(tables)) * FRAME
     if kind < (0.96 if lower else 0.2):
         # Mapped by a large page, by one of the random tables, or not at all.
-        return int(chance.choice([_MIB2, 2 * _MIB2, _GIB1, 2 * _GIB1, 1 << 39, _OUTSIDE]))
-    return int(chance.integers(0, _GUEST_FRAMES + 4)) * FRAME
+        return int(chance.choice([MIB2, 2 * MIB2, GIB1, 2 * GIB1, 1 << 39, OUTSIDE]))
+    return int(chance.integers(0, GUEST_FRAMES + 4)) * FRAME
 
 
 def _context(chance: np.random.Generator, root: int, nested: int) -> NestedContext:
-    cr4 = int(CR4.PAE) | sum(int(bit) for bit in _SWITCHES if chance.random() < 0.5)
+    cr4 = draw_cr4(chance)
     long = int(EFER.LME | EFER.LMA)
     wp, guest_nxe, host_nxe = chance.random(3) < (0.5, 0.7, 0.75)
     guest = PagingContext(
@@ -192,7 +225,13 @@ def _context(chance: np.random.Generator, root: int, nested: int) -> NestedConte
     return NestedContext(guest, host)
 
 
-def _access(chance: np.random.Generator) -> Access:
+def draw_cr4(chance: np.random.Generator) -> int:
+    """Return the guest's CR4."""
+    return int(CR4.PAE) | sum(int(bit) for bit in _SWITCHES if chance.random() < 0.5)
+
+
+def draw_access(chance: np.random.Generator) -> Access:
+    """Return an access to an address that the guest's tables have entries for."""
     va = sum(int(chance.choice(_SLOTS)) << 3 + 9 * level for level in range(1, 5))
     va |= -(va >> 47) << 48 & (1 << 64) - 1
     # An odd offset in the page distinguishes its address from that of an entry.

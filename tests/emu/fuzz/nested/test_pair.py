@@ -4,6 +4,7 @@ import pytest
 
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.walker.context import EFER
+from crosswalk.walker.nested import walk_nested
 
 PAIRS = [make_pair(7, number, 20) for number in range(24)]
 
@@ -37,3 +38,14 @@ def test_both_values_of_every_switch_are_drawn():
 def test_all_kinds_of_access_are_drawn():
     kinds = {(each.type, each.cpl, each.ac) for pair in PAIRS for each in pair.accesses}
     assert 12 == len(kinds)
+
+
+def test_the_frames_that_hold_tables_are_named():
+    for pair in PAIRS:
+        roots = pair.context.host.root, pair.context.guest.root
+        assert roots[0] in pair.tables
+        path = walk_nested(pair.memory, pair.context, 0)
+        assert path.tables[0].gpa & -4096 == roots[1]
+        root = path.tables[0].pa
+        assert root is None or root & -4096 in pair.tables
+    assert any(walk_nested(pair.memory, pair.context, 0).tables[0].pa for pair in PAIRS)
