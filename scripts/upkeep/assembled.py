@@ -50,6 +50,7 @@ def assemble_all() -> list[Assembled]:
             import_module("crosswalk.guest.init").init_program(patching=patching)
         boot = import_module("crosswalk.guest.boot.image")
         boot.boot_image((), boot.Place(2 << 20))
+        import_module("crosswalk.guest.monitor.image").monitor_image(2 << 20)
     return sorted({row.inputs: row for row in made}.values())
 
 
