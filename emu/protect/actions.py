@@ -17,6 +17,7 @@ from crosswalk.walker.entry import ADDRESS_FIELD
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.protection.pagelist import PageEntry, Permission, encode
+from crosswalk.walker.protection.policy import TableKind, Use
 
 __all__ = [
     "DIRECT",
@@ -142,12 +143,17 @@ def is_hypercall(action: Action) -> bool:
     return isinstance(action, ReportChanges) or action.operation is Operation.HYPERCALL
 
 
-def intended_permissions(image: GuestImage, status: Status) -> Permissions:
+def intended_permissions(
+    image: GuestImage, status: Status, kind: TableKind = TableKind.NPT
+) -> Permissions:
     """Return what all mappings of a frame are intended to allow together; 0 for unmapped frames."""
+    user_execute = Use.USER_EXECUTE if kind is TableKind.EPT_MBEC else Use.SUPERVISOR_EXECUTE
     found = np.zeros(FRAMES, np.uint8)
     for each in image.resolve_intended(status):
         rights = {*each.supervisor, *each.user}
-        permission = sum(1 << at for at, name in enumerate("rwx") if name in rights)
+        permission = sum(1 << at for at, name in enumerate("rw") if name in rights)
+        permission |= Use.SUPERVISOR_EXECUTE if "x" in each.supervisor else 0
+        permission |= user_execute if "x" in each.user else 0
         found[each.pa // FRAME : (each.pa + each.size * each.count) // FRAME] |= np.uint8(
             permission
         )

@@ -8,18 +8,21 @@ import numpy as np
 
 from crosswalk.emu.protect.machine import FRAMES, GuestMachine
 from crosswalk.emu.protect.permissions import (
-    ALL,
     READ_EXECUTE,
     READ_WRITE,
-    WRITE_EXECUTE,
     Bools,
     Permissions,
+    as_listed,
     collective_permissions,
+    everything,
+    executes,
 )
 from crosswalk.guest import places
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.frames import Frames
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.protection.pagelist import MalformedRequest, PageEntry, Permission, decode
+from crosswalk.walker.protection.policy import TableKind
 from crosswalk.walker.tracker import RightsTracker
 
 __all__ = ["MAX_LIST", "TABLE_POOL", "Answer", "Hypercall", "Hypervisor", "Reply", "Rules"]
@@ -80,27 +83,39 @@ class _Refusal(Exception):
 class Rules:
     """The host's rules on top of collective rights, from the request for protection on.
 
-    `sealed`: the most that each frame may ever be granted; `both`: the frames that may be writable
-    and executable; `opened`: the one frame of sealed text that is open for patching: it may be
-    writable, and isn't executable then.
+    `sealed`: the most that each frame may ever be granted; `both`: the rights to execute that each
+    frame may have together with writing; `opened`: the one frame of sealed text that is open for
+    patching: it may be writable, and isn't executable then.
     """
 
-    def __init__(self) -> None:
-        self.sealed: Permissions = np.full(FRAMES, ALL, np.uint8)
-        self.both: Bools = np.zeros(FRAMES, np.bool_)
+    def __init__(self, kind: TableKind = TableKind.NPT) -> None:
+        self._kind = kind
+        self._executes = np.uint8(executes(kind))
+        self.sealed: Permissions = np.full(FRAMES, everything(kind), np.uint8)
+        self.both: Permissions = np.zeros(FRAMES, np.uint8)
         self.opened: int | None = None
+
+    def begin(self, collective: Permissions) -> None:
+        """Let what is both writable and executable when protection is requested be both later."""
+        both = collective & READ_WRITE == READ_WRITE
+        self.both = collective & self._executes * both
+
+    def is_text(self, frame: int) -> bool:
+        """Return whether a frame was sealed as text."""
+        return bool(as_listed(self.sealed[frame : frame + 1])[0] == READ_EXECUTE)
 
     def granted(self, collective: Permissions) -> Permissions:
         """Return what is granted where the guest's mappings need `collective`."""
         granted = self.granted_by_policy(collective)
-        granted[TABLE_POOL] |= np.uint8(Permission.EXECUTE)
+        if self._kind is TableKind.NPT:
+            granted[TABLE_POOL] |= np.uint8(Permission.EXECUTE)
         return granted
 
     def granted_by_policy(self, collective: Permissions) -> Permissions:
         """Return what would be granted if the emulator could walk tables that aren't executable."""
         granted = collective & self.sealed
-        both = (granted & WRITE_EXECUTE == WRITE_EXECUTE) & ~self.both
-        granted[both] &= ~np.uint8(Permission.EXECUTE)
+        writable = granted & np.uint8(Permission.WRITE) != 0
+        granted[writable] &= ~self._executes | self.both[writable]
         if self.opened is not None and collective[self.opened] & Permission.WRITE:
             granted[self.opened] = READ_WRITE
         return granted
@@ -124,7 +139,7 @@ class Hypervisor:
     def __init__(self, guest: GuestMachine) -> None:
         self.guest = guest
         self.tables = guest.tables
-        self.rules = Rules()
+        self.rules = Rules(guest.tables.kind)
         self.tracker: RightsTracker | None = None
         self.collective: Permissions | None = None
         self.replies: list[Reply] = []
@@ -138,7 +153,7 @@ class Hypervisor:
     def granted(self) -> Permissions:
         """The permission that each frame is to have now."""
         if self.collective is None:
-            return np.full(FRAMES, ALL, np.uint8)
+            return np.full(FRAMES, everything(self.tables.kind), np.uint8)
         return self.rules.granted(self.collective)
 
     def answer(self, call: int, argument: int, cpl: int) -> int:
@@ -176,24 +191,24 @@ class Hypervisor:
             self._require(entries, self.granted)
         else:
             tracker = RightsTracker(memory, context)
-            collective = collective_permissions(tracker.frames(), FRAMES)
+            collective = self._permissions(tracker.frames())
             self._require(entries, collective)
             self.tracker, self.collective, self._root = tracker, collective, context.root
-            self.rules.both = collective & ALL == ALL
+            self.rules.begin(collective)
         requested = np.zeros(FRAMES, np.uint8)
         for entry in entries:
             requested[_frames(entry)] = entry.permission
             if entry.immutable:
                 self.rules.sealed[_frames(entry)] &= collective[_frames(entry)]
         self.write()
-        granted = self.rules.granted_by_policy(collective)
+        granted = as_listed(self.rules.granted_by_policy(collective))
         more = int(np.count_nonzero((requested != 0) & (granted & ~requested != 0)))
         return Reply(Hypercall.PROTECT_MEMORY, Answer.DONE, more=more)
 
     def _require(self, entries: list[PageEntry], allowed: Permissions) -> None:
         """Refuse a request that is for more, anywhere, than is allowed."""
         for entry in entries:
-            beyond = np.uint8(entry.permission) & ~allowed[_frames(entry)]
+            beyond = np.uint8(entry.permission) & ~as_listed(allowed[_frames(entry)])
             if beyond.any():
                 at = entry.pa + int(np.flatnonzero(beyond)[0]) * FRAME
                 more = Permission(int(beyond[beyond != 0][0]))
@@ -218,10 +233,13 @@ class Hypervisor:
         for start, size in inside:
             part = slice(start // FRAME, -(-(start + size) // FRAME))
             rights = tracker.rights_within(start, size)
-            collective[part] = collective_permissions(rights, FRAMES)[part]
+            collective[part] = self._permissions(rights)[part]
         self.write(inside)
         self._report(inside)
         return Reply(Hypercall.UPDATE, Answer.DONE, f"{len(touched)} ranges touched")
+
+    def _permissions(self, frames: Frames) -> Permissions:
+        return collective_permissions(frames, FRAMES, kind=self.tables.kind)
 
     def _report(self, ranges: list[tuple[int, int]]) -> None:
         _, collective = self._protected()
@@ -237,7 +255,7 @@ class Hypervisor:
         frame = pa // FRAME
         if pa % FRAME or frame >= FRAMES:
             raise _Refusal(Answer.INVALID, f"no frame at {pa:#x}")
-        if self.rules.opened is not None or self.rules.sealed[frame] != READ_EXECUTE:
+        if self.rules.opened is not None or not self.rules.is_text(frame):
             raise _Refusal(Answer.NOT_PERMITTED, f"{pa:#x} is no sealed text, or some is open")
         self.rules.opened = frame
         self.write([(pa, FRAME)])

@@ -24,8 +24,8 @@ FRAMES = places.RAM_SIZE // FRAME
 class Pinned(Protocol):
     """The pinned control registers of a guest; none before `begin`.
 
-    `kept` has a value by register: the bits set in it that `crosswalk.emu.protect.pins.PINNED` names can't be
-    cleared.
+    `kept` has a value by register: of the bits set in it, those that are named in
+    `crosswalk.emu.protect.pins.PINNED` can't be cleared.
     """
 
     kept: dict[str, int]

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.memory import FRAME, U64
+from crosswalk.walker.nested.formats import table_format
 from crosswalk.walker.nested.tables import NestedTables
 from crosswalk.walker.protection.pagelist import Permission
-from crosswalk.walker.protection.policy import protect
+from crosswalk.walker.protection.policy import TableKind, Use, protect
 
 __all__ = [
     "ALL",
@@ -20,12 +22,18 @@ __all__ = [
     "Bools",
     "FrameTables",
     "Permissions",
+    "as_listed",
     "collective_permissions",
+    "everything",
+    "executes",
     "stretches",
 ]
 
 Permissions = NDArray[np.uint8]
-"""A `Permission` for each frame, counted from physical address 0: uint8[n]."""
+"""What each frame is granted, counted from physical address 0: uint8[n].
+
+A `Permission`, or for EPT with mode-based execute control a `Use`.
+"""
 Bools = NDArray[np.bool_]
 """A flag for each frame, counted from physical address 0: bool[n]."""
 
@@ -35,16 +43,38 @@ WRITE_EXECUTE = Permission.WRITE | Permission.EXECUTE
 ALL = READ_WRITE | Permission.EXECUTE
 
 
+def executes(kind: TableKind) -> int:
+    """Return the bits of what this kind of table grants that are rights to execute."""
+    return everything(kind) & ~READ_WRITE
+
+
+def everything(kind: TableKind) -> int:
+    """Return all rights that this kind of table grants."""
+    return table_format(kind).everything
+
+
+def as_listed(granted: Permissions) -> Permissions:
+    """Return what is granted as a page list has it: executing where any privilege level may."""
+    user = granted & np.uint8(Use.USER_EXECUTE) != 0
+    found: Permissions = granted & np.uint8(ALL) | np.uint8(Permission.EXECUTE) * user
+    return found
+
+
 def collective_permissions(
-    frames: Frames, count: int, *, unmapped: Permission = READ_WRITE
+    frames: Frames,
+    count: int,
+    *,
+    unmapped: Permission = READ_WRITE,
+    kind: TableKind = TableKind.NPT,
 ) -> Permissions:
     """Return what the policy grants each of `count` frames by its collective rights.
 
     `unmapped` is granted to frames that nothing maps; that of the policy is READ_WRITE.
     """
-    granted = protect(frames, [(0, count * FRAME)])
-    permissions = np.where(granted.rights == 0, np.uint8(unmapped), granted.permissions)
-    return np.repeat(permissions, (granted.size // np.uint64(FRAME)).astype(np.intp))
+    protection = protect(frames, [(0, count * FRAME)], kind)
+    granted = protection.granted if kind is TableKind.EPT_MBEC else protection.permissions
+    permissions = np.where(protection.rights == 0, np.uint8(unmapped), granted)
+    return np.repeat(permissions, (protection.size // np.uint64(FRAME)).astype(np.intp))
 
 
 def stretches(
@@ -61,22 +91,38 @@ def stretches(
             yield low * FRAME, (high - low) * FRAME, int(values[low])
 
 
+class _Options(TypedDict):
+    kind: TableKind
+    offset: int
+    used: bool
+
+
 class FrameTables(NestedTables):
     """Nested tables that map `frames` frames of RAM to themselves, each with its own permission.
 
-    `granted` has the permissions as they were set; all, at first. `words` and `pa` as in
-    `NestedTables`.
+    `granted` has the permissions as they were set; all, at first. The rest as in `NestedTables`.
     """
 
-    def __init__(self, words: U64, pa: int, frames: int) -> None:
-        super().__init__(words, pa)
-        self._words = words
+    def __init__(
+        self,
+        words: U64,
+        pa: int,
+        frames: int,
+        *,
+        kind: TableKind = TableKind.NPT,
+        offset: int = 0,
+        used: bool = False,
+    ) -> None:
+        super().__init__(words, pa, kind=kind, offset=offset, used=used)
+        self.words = words
+        self._options: _Options = {"kind": kind, "offset": offset, "used": used}
+        self._rights = table_format(kind).rights
         self.granted: Permissions = np.zeros(frames, np.uint8)
         self.grant_all()
 
     def grant_all(self) -> None:
         """Grant everything on all frames."""
-        self.grant(np.full_like(self.granted, ALL))
+        self.grant(np.full_like(self.granted, everything(self.kind)))
 
     def grant(
         self, permissions: Permissions, within: Iterable[tuple[int, int]] | None = None
@@ -86,7 +132,7 @@ class FrameTables(NestedTables):
         Errors as `NestedTables.update`.
         """
         ranges = list(stretches(permissions, within))
-        self.update((start, size, Permission(value)) for start, size, value in ranges)
+        self.update((start, size, self._rights(value)) for start, size, value in ranges)
         for start, size, value in ranges:
             self.granted[start // FRAME : (start + size) // FRAME] = value
 
@@ -100,7 +146,8 @@ class FrameTables(NestedTables):
 
     def afresh(self, permissions: Permissions) -> "FrameTables":
         """Return tables at the same place, in memory of their own, that grant these permissions."""
-        fresh = FrameTables(np.zeros_like(self._words), self.root, len(self.granted))
+        words = np.zeros_like(self.words)
+        fresh = FrameTables(words, self.root, len(self.granted), **self._options)
         fresh.grant(permissions)
         return fresh
 
@@ -113,4 +160,4 @@ class FrameTables(NestedTables):
 
     def _grant_one(self, frame: int, permission: int) -> None:
         self.granted[frame] = permission
-        self.set(frame * FRAME, FRAME, Permission(permission))
+        self.set(frame * FRAME, FRAME, self._rights(permission))

@@ -89,7 +89,7 @@ def run_scenario(
     booted, hypervisor = subject.booted, subject.hypervisor
     granted = hypervisor.granted
     by_policy = hypervisor.rules.granted_by_policy(subject.collective)
-    intended = intended_permissions(booted.image, booted.status)
+    intended = intended_permissions(booted.image, booted.status, hypervisor.tables.kind)
     intended[intended == 0] = READ_WRITE
     context = subject.guest.context
     bound = len(granted) if frames is None else frames

@@ -93,7 +93,7 @@ class ProtectedGuest:
     def fresh_collective(self) -> Permissions:
         """Return the permissions that the guest's mappings need now, computed afresh."""
         rights = collective_rights(self.guest.memory, self.guest.context)
-        return collective_permissions(rights, FRAMES)
+        return collective_permissions(rights, FRAMES, kind=self.guest.tables.kind)
 
     def restore(self, *, protected: bool = True, pinned: bool = True) -> None:
         """Put guest and host back to where protection was granted.

@@ -86,7 +86,7 @@ def test_a_protected_guest_that_asked_for_less_has_what_it_needs(own_guest, monk
 def test_rules():
     rules = Rules()
     rules.sealed[0] = READ_EXECUTE
-    rules.both[1] = True
+    rules.both[1] = Permission.EXECUTE
     collective = np.full(FRAMES, READ_WRITE, np.uint8)
     collective[:4] = ALL
     assert [READ_EXECUTE, ALL, READ_WRITE, READ_WRITE] == rules.granted(collective)[:4].tolist()
