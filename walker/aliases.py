@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.chosen import Spans
-from crosswalk.walker.context import PagingContext
-from crosswalk.walker.entry import level_of
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.leaves import TOP, Leaves, canonical, root_tables
 from crosswalk.walker.mappings import Mapping, RootedMapping
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.memory_types import pat_indices
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights, rights_table
-from crosswalk.walker.spaces import Contexts, SpaceGroup, groups_of, shared_slots
+from crosswalk.walker.second_level import TableContext, table_level
+from crosswalk.walker.spaces import AnyGroup, groups_of, shared_slots
 from crosswalk.walker.states import BLOCK, expand_states, keys_of, states_by_level
 
 __all__ = [
@@ -59,11 +58,14 @@ class Aliases:
     """
 
     def __init__(
-        self, memory: PhysicalMemory, context: Contexts, queries: Sequence[AliasQuery]
+        self,
+        memory: PhysicalMemory,
+        context: TableContext | Sequence[TableContext],
+        queries: Sequence[AliasQuery],
     ) -> None:
         if len(queries) > MAX_QUERIES:
             raise ValueError(f"{len(queries)} queries; at most {MAX_QUERIES} at a time")
-        self._rooted = not isinstance(context, PagingContext)
+        self._rooted = isinstance(context, Sequence)
         self._groups = [_Group(memory, group, queries) for group in groups_of(context)]
 
     def find(self, query: int) -> Iterator[Mapping]:
@@ -97,7 +99,7 @@ class _Group:
     def __init__(
         self,
         memory: PhysicalMemory,
-        space: SpaceGroup,
+        space: AnyGroup[TableContext],
         queries: Sequence[AliasQuery],
     ) -> None:
         self.space = space
@@ -105,12 +107,12 @@ class _Group:
         self._asked = Spans.of((each.pa, each.pa + each.size) for each in queries)
         self._several = len(space.roots) > 1
         self._rights = rights_table(space.context)
-        self._top = level_of(space.context, space.context.levels)
+        self._top = table_level(space.context, space.context.levels)
         self._keys = states_by_level(memory, space.contexts)
         self._leading: dict[int, U64] = {}
         for level, keys in self._keys.items():
             self._leading[level] = self._lead(level, keys)
-        self._roots = keys_of(root_tables(space.roots))
+        self._roots = keys_of(root_tables(space.context, space.roots))
 
     @cached_property
     def _shared(self) -> NDArray[np.uint32]:
@@ -229,7 +231,10 @@ class _Group:
 
 
 def mappings_of(
-    memory: PhysicalMemory, context: Contexts, start: int, size: int
+    memory: PhysicalMemory,
+    context: TableContext | Sequence[TableContext],
+    start: int,
+    size: int,
 ) -> Iterator[Mapping]:
     """Yield the mappings that reach physical bytes [start, start + size), as `find` does."""
     return Aliases(memory, context, [AliasQuery(start, size)]).find(0)
@@ -252,7 +257,11 @@ class WritableExecutable:
 
 
 def writable_and_executable(
-    memory: PhysicalMemory, context: Contexts, frames: Frames, *, aliases: int
+    memory: PhysicalMemory,
+    context: TableContext | Sequence[TableContext],
+    frames: Frames,
+    *,
+    aliases: int,
 ) -> list[WritableExecutable]:
     """Return the ranges that are writable and executable, by whichever mappings, by address.
 

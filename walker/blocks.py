@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.bulk import addresses_4mib, grants_of
 from crosswalk.walker.columns import Index, Rows
-from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import LEVELS, SHIFT_4MIB, Entry, Level, address_bits
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import ALL_GRANTS, rights_table
+from crosswalk.walker.second_level import SecondLevelTable, TableContext, present_bits
 from crosswalk.walker.tables import Entries, read_tables
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Leaves",
     "Tables",
     "clip",
+    "granted",
     "interleave",
     "present_entries",
     "without_reserved",
@@ -100,7 +101,7 @@ class Leaves(Rows):
         """The bits of each leaf outside its address field, uint64[n]."""
         return self.entry & (self._by_shift(~_ADDRESSES) | np.uint64(self.mask))
 
-    def rights(self, context: PagingContext) -> NDArray[np.uint8]:
+    def rights(self, context: TableContext) -> NDArray[np.uint8]:
         """Return the effective `Rights` of each under a context, uint8[n]."""
         return rights_table(context).take(self.grant)
 
@@ -143,18 +144,15 @@ def present_entries(memory: PhysicalMemory, level: Level, tables: Tables, mask: 
         entry = words.flatten()  # A copy: the memory may change, and the columns are to stay.
         entry = entry.astype(np.uint64, copy=False)
         va = tables.va[:, None] + (np.arange(level.entries, dtype=np.uint64) << shift)
-        grant = _grants(level, entry)
+        grant = granted(level, entry)
         grant.reshape(words.shape)[:] &= tables.grant[:, None]
         shifts = np.full(len(entry), level.shift, np.uint8)
         return Leaves(va.reshape(-1), entry, grant, shifts, mask)
 
     flat = words.reshape(-1)
-    # Only the low byte of each entry is looked at, and becomes 0 or 1.
-    low = flat.view(np.uint8)[:: level.entry_size].copy()
-    low &= np.uint8(Entry.P)
-    at = np.flatnonzero(low.view(np.bool_))
+    at = np.flatnonzero(_present(level, flat))
     entry = flat.take(at).astype(np.uint64, copy=False)
-    grant = _grants(level, entry)
+    grant = granted(level, entry)
     # Where the walk is at entry `entries` * t, it is at the first byte of table t.
     inherited = tables.grant[:1]
     if _consecutive(tables, level) and (tables.grant == inherited).all():
@@ -171,7 +169,22 @@ def present_entries(memory: PhysicalMemory, level: Level, tables: Tables, mask: 
     return Leaves(va, entry, grant, np.full(len(va), level.shift, np.uint8), mask)
 
 
-def _grants(level: Level, entry: U64) -> NDArray[np.uint8]:
+def _present(level: Level, words: Entries) -> NDArray[np.bool_]:
+    """Return which of these entries of one level are present, bool[n]."""
+    present = present_bits(level)
+    if present >> 8:
+        found: NDArray[np.bool_] = (words & words.dtype.type(present)) != 0
+        return found
+    # Only the low byte of each entry is looked at; of one bit it becomes 0 or 1.
+    low = words.view(np.uint8)[:: level.entry_size].copy()
+    low &= np.uint8(present)
+    return low.view(np.bool_) if present == 1 else low != 0
+
+
+def granted(level: Level, entry: U64) -> NDArray[np.uint8]:
+    """Return what each of these present entries of one level grants, uint8[n]."""
+    if isinstance(level, SecondLevelTable):
+        return level.grants_of(entry)
     if level.restricts:
         return grants_of(entry)
     return np.full(len(entry), ALL_GRANTS, np.uint8)
@@ -184,7 +197,8 @@ def _consecutive(tables: Tables, level: Level) -> bool:
 
 
 def _all_present(words: Entries) -> bool:
-    # The first table answers for most blocks, at next to no cost.
+    # The first table answers for most blocks, at next to no cost. An entry of any format that has
+    # this bit is present.
     present = words.dtype.type(Entry.P)
     return bool(
         np.bitwise_and.reduce(words[0]) & present

@@ -24,6 +24,7 @@ from crosswalk.walker.linear import UAI_BITS
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.outcome import ErrorCode
 from crosswalk.walker.rights import ALL_GRANTS, Grant, rights_table
+from crosswalk.walker.second_level import SecondLevel, TableContext
 from crosswalk.walker.tables import invalid_pdpte, read_words
 
 __all__ = [
@@ -54,19 +55,25 @@ def translate_many(memory: PhysicalMemory, context: PagingContext, accesses: Acc
 
 
 def classify(
-    context: PagingContext, level: int, entries: U64
+    context: TableContext, level: int, entries: U64
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return bool[n] and bool[n]: which entries of one level are leaves, which set a reserved bit.
 
-    Both are true of present entries only.
+    Both are true of present entries only. Of a hypervisor's tables the latter are malformed in any
+    way.
     """
     leaf = leaves_among(context, level, entries)
+    if isinstance(context, SecondLevel):
+        pages, tables = (context.malformed(level, entries, leaf=it) for it in (True, False))
+        return leaf, np.where(leaf, pages, tables)
     of_leaf, of_table = (np.uint64(reserved_bits(context, level, leaf=it)) for it in (True, False))
     return leaf, (entries & np.where(leaf, of_leaf, of_table)) != 0
 
 
-def leaves_among(context: PagingContext, level: int, entries: U64) -> NDArray[np.bool_]:
+def leaves_among(context: TableContext, level: int, entries: U64) -> NDArray[np.bool_]:
     """Return which of these present entries of one level map a page, as bool[n]."""
+    if isinstance(context, SecondLevel):
+        return context.leaves_among(level, entries)
     if level == 1:
         return np.ones(len(entries), np.bool_)
     if not maps_large(context, level):

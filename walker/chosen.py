@@ -6,7 +6,7 @@ spans from its place. The walk goes past tables that lead to nothing, so that th
 the distinct states and of what is chosen, however many mappings there are.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Self
@@ -15,18 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.columns import among
-from crosswalk.walker.context import PagingContext
-from crosswalk.walker.entry import level_of
 from crosswalk.walker.leaves import TOP, Tables, Through, root_table
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.pages import Pages, pages, pages_of_leaves
 from crosswalk.walker.repeats import USE, pages_and_runs
-from crosswalk.walker.spaces import Contexts, SpaceGroup, distinct_contexts, groups_of
+from crosswalk.walker.second_level import Space, TableContext, table_level
+from crosswalk.walker.spaces import AnyGroup, distinct_contexts, groups_of
 from crosswalk.walker.states import BLOCK, distinct_states, expand_states, keys_of, states_by_level
 
 __all__ = ["Condition", "Spans", "chosen_pages"]
 
-Condition = Callable[[Pages, PagingContext], NDArray[np.bool_]]
+Condition = Callable[[Pages, Space], NDArray[np.bool_]]
 """Which of n mappings are chosen, bool[n].
 
 By physical address, size, level, flags and rights alone: their linear addresses mean nothing.
@@ -83,15 +82,15 @@ class Spans:
 
 def chosen_pages(
     memory: PhysicalMemory,
-    contexts: Contexts,
-    condition: Condition | None,
+    contexts: Space | Sequence[Space],
+    condition: Condition[Space] | None,
     spans: Spans | None = None,
     start: int = 0,
     end: int = TOP,
     *,
     edges: U64 | None = None,
     by_use: bool = False,
-) -> Iterator[tuple[PagingContext, Iterator[Pages]]]:
+) -> Iterator[tuple[Space, Iterator[Pages]]]:
     """Yield for each address space the mappings in [start, end) that the condition chooses.
 
     Of those whose pages touch `spans`, if these are given, too. In the order of the contexts, each
@@ -121,11 +120,11 @@ def chosen_pages(
         yield context, _chosen(found, context, condition, spans)
 
 
-def _any(pages: Pages, _: PagingContext) -> NDArray[np.bool_]:
+def _any(pages: Pages, _: TableContext) -> NDArray[np.bool_]:
     return np.ones(len(pages), np.bool_)
 
 
-def _has_many_ways(memory: PhysicalMemory, contexts: Contexts) -> bool:
+def _has_many_ways(memory: PhysicalMemory, contexts: Sequence[Space]) -> bool:
     """Return whether walks reach tables very often: some may lead to no mapping in very many ways.
 
     A walk of all of them doesn't end, then; of those that lead to mappings it does, or lists some.
@@ -140,7 +139,7 @@ def _has_many_ways(memory: PhysicalMemory, contexts: Contexts) -> bool:
 
 def _found(
     memory: PhysicalMemory,
-    context: PagingContext,
+    context: TableContext,
     states: dict[int, U64] | None,
     spans: Spans | None,
     between: tuple[int, int],
@@ -166,8 +165,8 @@ def _found(
 
 def _chosen(
     found: Iterable[Pages],
-    context: PagingContext,
-    condition: Condition | None,
+    context: Space,
+    condition: Condition[Space] | None,
     spans: Spans | None,
 ) -> Iterator[Pages]:
     for each in found:
@@ -181,7 +180,7 @@ def _chosen(
 
 
 def _through(
-    context: PagingContext, states: dict[int, U64] | None, spans: Spans | None
+    context: TableContext, states: dict[int, U64] | None, spans: Spans | None
 ) -> Through | None:
     """Return which tables lead to something that is chosen; None where all do."""
     if states is None and spans is None:
@@ -192,7 +191,7 @@ def _through(
         if states is not None:
             kept &= among(keys_of(tables), states.get(number, _NONE))
         if spans is not None:
-            level = level_of(context, number)
+            level = table_level(context, number)
             last = tables.va + np.uint64((level.span << level.index_bits) - 1)
             kept &= spans.touched(tables.va, last)
         return tables if kept.all() else tables.take(np.flatnonzero(kept))
@@ -200,7 +199,9 @@ def _through(
     return through
 
 
-def _leading(memory: PhysicalMemory, group: SpaceGroup, condition: Condition) -> dict[int, U64]:
+def _leading(
+    memory: PhysicalMemory, group: AnyGroup[Space], condition: Condition[Space]
+) -> dict[int, U64]:
     """Return the states of each level that lead to mappings that are chosen, ascending."""
     found: dict[int, U64] = {}
     below = _NONE

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.columns import Rows, distinct
-from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import LEVELS, SHIFT_4MIB
 from crosswalk.walker.leaves import Leaves
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
-from crosswalk.walker.rights import GRANTS, Rights, rights_table
-from crosswalk.walker.spaces import Contexts, groups_of
+from crosswalk.walker.rights import GRANT_BITS, Rights, rights_table
+from crosswalk.walker.second_level import Space, TableContext
+from crosswalk.walker.spaces import groups_of
 from crosswalk.walker.states import distinct_states
 
 __all__ = [
@@ -76,7 +76,7 @@ class Frames(Rows):
         return found
 
 
-def collective_rights(memory: PhysicalMemory, context: Contexts) -> Frames:
+def collective_rights(memory: PhysicalMemory, context: Space | Sequence[Space]) -> Frames:
     """Return the collective rights of every mapped physical range.
 
     The union, over all mappings of a frame in all of these address spaces, of their effective
@@ -93,8 +93,9 @@ def collective_rights(memory: PhysicalMemory, context: Contexts) -> Frames:
 def united_pages(values: NDArray[np.uint8], parts: Iterable[U64]) -> Frames:
     """Return the union of what mappings contribute to each physical range, in place of rights.
 
-    `values` uint8[8], below 64, has the contribution by the lowest three bits of a page, as
-    `page_keys` has it; `parts` have the pages of all mappings, in any order, repeats included.
+    `values` uint8[n], below 64, has the contribution by the lowest bits of a page, as `page_keys`
+    has it: n is 8, or of a hypervisor's tables 16. `parts` have the pages of all mappings, in any
+    order, repeats included.
     """
     return _of_distinct(values, _distinct_pages(parts))
 
@@ -119,7 +120,7 @@ def united_frames(parts: Sequence[Frames]) -> Frames:
 
 
 def rights_of_pages(
-    context: PagingContext, pages: U64, *, start: int = 0, size: int = 1 << 63
+    context: TableContext, pages: U64, *, start: int = 0, size: int = 1 << 63
 ) -> Frames:
     """Return the collective rights of these pages, each as `page_keys` has it.
 
@@ -134,7 +135,7 @@ def rights_of_pages(
 
 def _of_distinct(values: NDArray[np.uint8], pages: U64) -> Frames:
     """Return the same of distinct pages, which are in order."""
-    shift = (pages >> np.uint64(3)).astype(np.uint8) & np.uint8(63)
+    shift = (pages >> np.uint64(GRANT_BITS)).astype(np.uint8) & np.uint8(63)
     shifts = [each for each in PAGE_SHIFTS if (shift == each).any()]
     if len(shifts) == 1:
         return _folded(values, shifts[0], pages)
@@ -144,7 +145,7 @@ def _of_distinct(values: NDArray[np.uint8], pages: U64) -> Frames:
 def _folded(values: NDArray[np.uint8], shift: int, pages: U64) -> Frames:
     """Return the same of distinct pages of one size, which are in order."""
     # A page's grants stand in the bits below its address.
-    rights = values.take(pages.view(np.uint8)[_LOW_BYTE::8] & (GRANTS - 1))
+    rights = values.take(pages.view(np.uint8)[_LOW_BYTE::8] & ((1 << GRANT_BITS) - 1))
     page = pages & np.uint64(-FRAME & (1 << 64) - 1)
     step = page[1:] - page[:-1]
     again = np.flatnonzero(step == 0)
@@ -167,7 +168,7 @@ def page_keys(leaves: Leaves) -> U64:
     shift = leaves.shift
     if len(shift) and shift.min() == shift.max():
         shift = shift[:1]
-    keys = leaves.pa | shift.astype(np.uint64) << np.uint64(3)
+    keys = leaves.pa | shift.astype(np.uint64) << np.uint64(GRANT_BITS)
     keys |= leaves.grant
     return keys
 
@@ -180,10 +181,10 @@ def page_span(page: int) -> tuple[int, int]:
 
 def page_shift(page: int) -> int:
     """Return the shift of a page, given as `page_keys` has it: it has 1 << shift bytes."""
-    return page >> 3 & 63
+    return page >> GRANT_BITS & 63
 
 
-def count_mappings(memory: PhysicalMemory, context: Contexts) -> dict[int, int]:
+def count_mappings(memory: PhysicalMemory, context: Space | Sequence[Space]) -> dict[int, int]:
     """Return the exact number of leaves by level, without listing them.
 
     Of several address spaces the sum: a leaf that two of them share counts twice.

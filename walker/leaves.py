@@ -5,7 +5,7 @@ comes first and the upper half follows without the hole between them; outside IA
 the 32 bits that there are. A PAE address space that can't be entered maps nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,16 +17,23 @@ from crosswalk.walker.blocks import (
     Leaves,
     Tables,
     clip,
+    granted,
     interleave,
     present_entries,
     without_reserved,
 )
-from crosswalk.walker.bulk import classify, grants_of, leaves_among, sign_extended
-from crosswalk.walker.context import PagingContext
-from crosswalk.walker.entry import Entry, level_of, reserved_bits
+from crosswalk.walker.bulk import classify, leaves_among, sign_extended
+from crosswalk.walker.entry import reserved_bits
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.rights import ALL_GRANTS
-from crosswalk.walker.spaces import Contexts, groups_of
+from crosswalk.walker.second_level import (
+    SecondLevel,
+    Space,
+    TableContext,
+    present_bits,
+    table_level,
+)
+from crosswalk.walker.spaces import groups_of
 from crosswalk.walker.tables import entries_with, invalid_pdpte
 
 __all__ = [
@@ -65,34 +72,35 @@ class Expanded(NamedTuple):
     child_parent: NDArray[np.intp]
 
 
-def root_table(context: PagingContext) -> Tables:
+def root_table(context: TableContext) -> Tables:
     """Return the one table at which every walk begins."""
-    return root_tables(np.array([context.root], np.uint64))
+    return root_tables(context, np.array([context.root], np.uint64))
 
 
-def root_tables(roots: U64) -> Tables:
+def root_tables(context: TableContext, roots: U64) -> Tables:
     """Return the root tables at these physical addresses, each at the first linear address."""
     count = len(roots)
-    return Tables(np.zeros(count, np.uint64), roots, np.full(count, ALL_GRANTS, np.uint8))
+    every = len(context.rights) - 1 if isinstance(context, SecondLevel) else ALL_GRANTS
+    return Tables(np.zeros(count, np.uint64), roots, np.full(count, every, np.uint8))
 
 
 def expand(
     memory: PhysicalMemory,
-    context: PagingContext,
+    context: TableContext,
     level: int,
     tables: Tables,
 ) -> Expanded:
     """Return what these tables of one level hold, in index space, in order."""
-    form = level_of(context, level)
+    form = table_level(context, level)
     table, index, entry = entries_with(memory, form, tables.frame)
     va = tables.va[table] + (index << np.uint64(form.shift))
     leaf, reserved = classify(context, level, entry)
-    present = (entry & np.uint64(Entry.P)) != 0
+    present = (entry & np.uint64(present_bits(form))) != 0
     good = present & ~reserved
     grant = tables.grant[table]
     if form.restricts:
-        grant = grant & grants_of(entry)
-    elif context.loads_pdptes and (present & ~good).any():
+        grant = grant & granted(form, entry)
+    elif not isinstance(context, SecondLevel) and context.loads_pdptes and (present & ~good).any():
         # They are loaded together, or not at all.
         good &= ~np.isin(table, table[present & ~good])
     shift = np.full(len(entry), form.shift, np.uint8)
@@ -109,7 +117,7 @@ def expand(
 
 def walk_leaves(
     memory: PhysicalMemory,
-    context: PagingContext,
+    context: TableContext,
     start: int = 0,
     end: int = TOP,
     *,
@@ -125,7 +133,7 @@ def walk_leaves(
     """
     if start >= end or invalid_pdpte(memory, context) is not None:
         return
-    top = level_of(context, context.levels)
+    top = table_level(context, context.levels)
     root = present_entries(memory, top, root_table(context), context.encryption_mask)
     root = clip(replace(root, va=canonical(context, root.va)), top, start, end)
     walk = _Walk(memory, context, start, end, through)
@@ -140,7 +148,7 @@ class _Walk:
     def __init__(
         self,
         memory: PhysicalMemory,
-        context: PagingContext,
+        context: TableContext,
         start: int,
         end: int,
         through: Through | None,
@@ -149,11 +157,14 @@ class _Walk:
         self._context = context
         self._start, self._end = start, end
         self._through = through
-        self._levels = {level: level_of(context, level) for level in range(1, context.levels + 1)}
+        self._levels = {
+            level: table_level(context, level) for level in range(1, context.levels + 1)
+        }
         self._reserved = {
             (level, leaf): np.uint64(reserved_bits(context, level, leaf=leaf))
             for level in range(1, context.levels + 1)
             for leaf in (False, True)
+            if not isinstance(context, SecondLevel)
         }
 
     def tables(self, level: int, tables: Tables) -> Iterator[Leaves]:
@@ -170,7 +181,7 @@ class _Walk:
             if self._start > first or last > self._end:
                 found = clip(found, form, self._start, self._end)
             if level == 1:
-                leaves = without_reserved(found, self._reserved[1, True])
+                leaves = self._good(1, found, leaf=True)
                 if len(leaves):
                     yield leaves
             else:
@@ -181,14 +192,21 @@ class _Walk:
     def split(self, level: int, found: Leaves) -> tuple[Leaves, Tables]:
         """Return the pages and the tables among present entries of one level above 1."""
         leaf = leaves_among(self._context, level, found.entry)
-        leaves = without_reserved(found.take(np.flatnonzero(leaf)), self._reserved[level, True])
-        upper = without_reserved(found.take(np.flatnonzero(~leaf)), self._reserved[level, False])
+        leaves = self._good(level, found.take(np.flatnonzero(leaf)), leaf=True)
+        upper = self._good(level, found.take(np.flatnonzero(~leaf)), leaf=False)
         frames = upper.entry & np.uint64(self._context.address_mask)
         tables = Tables(upper.va, frames, upper.grant)
         return leaves, tables if self._through is None else self._through(level - 1, tables)
 
+    def _good(self, level: int, found: Leaves, *, leaf: bool) -> Leaves:
+        """Return those of these present entries, all leaves or all none, that aren't malformed."""
+        if isinstance(self._context, SecondLevel):
+            bad = self._context.malformed(level, found.entry, leaf=leaf)
+            return found.take(np.flatnonzero(~bad)) if bad.any() else found
+        return without_reserved(found, self._reserved[level, leaf])
 
-def malformed_entries(memory: PhysicalMemory, context: PagingContext) -> Leaves:
+
+def malformed_entries(memory: PhysicalMemory, context: TableContext) -> Leaves:
     """Return the entries that are not zero and map nothing, in address order.
 
     These have P clear and other bits set, or set a reserved bit. A table that is reached by
@@ -201,7 +219,7 @@ def malformed_entries(memory: PhysicalMemory, context: PagingContext) -> Leaves:
     return replace(every, va=canonical(context, every.va))
 
 
-def malformed_addresses(memory: PhysicalMemory, context: PagingContext) -> Iterator[U64]:
+def malformed_addresses(memory: PhysicalMemory, context: TableContext) -> Iterator[U64]:
     """Yield lowest linear addresses, uint64[n], of malformed entries and of dangling tables.
 
     Malformed as `malformed_entries` has it; of entries that refer to one table outside RAM, the
@@ -214,7 +232,7 @@ def malformed_addresses(memory: PhysicalMemory, context: PagingContext) -> Itera
         yield canonical(context, found)
 
 
-def table_frames(memory: PhysicalMemory, contexts: Contexts) -> U64:
+def table_frames(memory: PhysicalMemory, contexts: Space | Sequence[Space]) -> U64:
     """Return the frames of all tables that walks can read, ascending, uint64[n].
 
     Those outside RAM are not among them. In the frame of a PDPT of PAE paging there may be more.
@@ -227,7 +245,7 @@ def table_frames(memory: PhysicalMemory, contexts: Contexts) -> U64:
 
 
 def distinct_tables(
-    memory: PhysicalMemory, context: PagingContext, roots: U64
+    memory: PhysicalMemory, context: TableContext, roots: U64
 ) -> Iterator[tuple[int, Tables]]:
     """Yield the tables of each level from the roots down, each table once a level.
 
@@ -235,7 +253,7 @@ def distinct_tables(
     outside RAM included; each at the lowest address, in index space, that it translates. Entries
     of the last level are not read.
     """
-    tables = _lowest(root_tables(roots))
+    tables = _lowest(root_tables(context, roots))
     for level in range(context.levels, 1, -1):
         yield level, tables
         children = [tables.take(slice(0))]
@@ -256,7 +274,7 @@ def _lowest(tables: Tables) -> Tables:
     return tables.take(kept[np.argsort(tables.va[kept], kind="stable")])
 
 
-def _distinct(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple[Tables, Expanded]]:
+def _distinct(memory: PhysicalMemory, context: TableContext) -> Iterator[tuple[Tables, Expanded]]:
     """Yield all tables in blocks, each table once a level, and what they hold."""
     tables = root_table(context)
     for level in range(context.levels, 0, -1):
@@ -273,6 +291,11 @@ def _distinct(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple[
         tables = Tables.join(children)
 
 
-def canonical(context: PagingContext, va: U64) -> U64:
-    """Return addresses of the index space as linear addresses, uint64[n]."""
+def canonical(context: TableContext, va: U64) -> U64:
+    """Return addresses of the index space as linear addresses, uint64[n].
+
+    Guest-physical ones are as they are.
+    """
+    if isinstance(context, SecondLevel):
+        return va
     return sign_extended(va, context.va_bits) if context.mode.long else va

@@ -15,6 +15,7 @@ from crosswalk.walker.pages import Mapping, Pages, pages, pages_of
 from crosswalk.walker.ranges import Folding, Range, Ranges, repeats_folded
 from crosswalk.walker.repeats import Runs
 from crosswalk.walker.rights import rights_table
+from crosswalk.walker.second_level import TableContext
 from crosswalk.walker.spaces import Contexts, distinct_contexts
 
 __all__ = [
@@ -48,7 +49,7 @@ class RootedMapping(Mapping):
     where it is named once for all of them.
     """
 
-    context: PagingContext
+    context: TableContext
     roots: int = 1
 
 

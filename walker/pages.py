@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.blocks import LEVEL_OF_SHIFT
 from crosswalk.walker.columns import Rows
-from crosswalk.walker.context import PagingContext
 from crosswalk.walker.leaves import TOP, Leaves, Through, walk_leaves
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import Rights, rights_table
+from crosswalk.walker.second_level import TableContext
 
 __all__ = ["Mapping", "Pages", "pages", "pages_of", "pages_of_leaves"]
 
@@ -76,7 +76,7 @@ class Pages(Rows):
 
 def pages(
     memory: PhysicalMemory,
-    context: PagingContext,
+    context: TableContext,
     start: int = 0,
     end: int = TOP,
     *,
@@ -90,7 +90,7 @@ def pages(
         yield pages_of_leaves(leaves, context)
 
 
-def pages_of_leaves(leaves: Leaves, context: PagingContext) -> Pages:
+def pages_of_leaves(leaves: Leaves, context: TableContext) -> Pages:
     """Return the mappings of these leaves, with their rights under the context."""
     rights = rights_table(context).take(leaves.grant)
     return Pages(leaves.va, leaves.pa, leaves.flags, rights, leaves.shift)

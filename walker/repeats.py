@@ -12,14 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.walker.blocks import BLOCK
-from crosswalk.walker.bulk import classify, grants_of
+from crosswalk.walker.blocks import BLOCK, granted
+from crosswalk.walker.bulk import classify
 from crosswalk.walker.columns import Rows
-from crosswalk.walker.context import PagingContext
-from crosswalk.walker.entry import LEVELS, Entry, level_of
+from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.leaves import TOP, Leaves, Tables, Through, distinct_tables
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.pages import Pages, pages, pages_of_leaves
+from crosswalk.walker.second_level import (
+    SecondLevel,
+    TableContext,
+    present_bits,
+    table_level,
+)
 from crosswalk.walker.tables import read_tables
 
 __all__ = ["USE", "Runs", "pages_and_runs"]
@@ -63,7 +68,7 @@ class _Directories(Rows):
 
 def pages_and_runs(
     memory: PhysicalMemory,
-    context: PagingContext,
+    context: TableContext,
     start: int = 0,
     end: int = TOP,
     *,
@@ -121,7 +126,7 @@ def _merged(block: Pages, waiting: list[Runs]) -> Iterator[Pages]:
     yield both.take(np.argsort(both.va, kind="stable"))
 
 
-def _runs(context: PagingContext, tables: Tables, found: _Directories) -> Runs:
+def _runs(context: TableContext, tables: Tables, found: _Directories) -> Runs:
     grant = tables.grant & found.grant
     leaves = Leaves(tables.va, found.entry, grant, found.shift, context.encryption_mask)
     rows = pages_of_leaves(leaves, context)
@@ -129,12 +134,12 @@ def _runs(context: PagingContext, tables: Tables, found: _Directories) -> Runs:
     return Runs(rows.va, rows.pa, rows.flags, rows.rights, rows.shift, count)
 
 
-def _directories(memory: PhysicalMemory, context: PagingContext, ignore: int) -> _Directories:
+def _directories(memory: PhysicalMemory, context: TableContext, ignore: int) -> _Directories:
     """Return the page directories that map one page all over."""
     none = np.zeros(0, np.uint64)
     bits = np.zeros(0, np.uint8)
     parts = [_Directories(none, none, bits, bits)]
-    if context.mode.long:
+    if isinstance(context, SecondLevel) or context.mode.long:
         roots = np.array([context.root], np.uint64)
         levels = (it for number, it in distinct_tables(memory, context, roots) if number == 2)
         frames = next(levels).frame
@@ -145,24 +150,27 @@ def _directories(memory: PhysicalMemory, context: PagingContext, ignore: int) ->
 
 
 def _of_one_page(
-    memory: PhysicalMemory, context: PagingContext, frames: U64, ignore: int
+    memory: PhysicalMemory, context: TableContext, frames: U64, ignore: int
 ) -> Iterator[_Directories]:
     """Yield those of these page directories, first those of large pages, then the others."""
     alike, entry = _alike(memory, context, _DIRECTORY, frames, ignore)
     frame, entry = frames[alike], entry[alike]
     leaf, reserved = classify(context, _DIRECTORY, entry)
     large = np.flatnonzero(leaf & ~reserved)
-    yield _row(frame[large], entry[large], grants_of(entry[large]), LEVELS[2].shift)
+    grant = granted(table_level(context, _DIRECTORY), entry)
+    yield _row(frame[large], entry[large], grant[large], LEVELS[2].shift)
 
     upper = np.flatnonzero(~leaf & ~reserved)
-    frame, grant = frame[upper], grants_of(entry[upper])
+    frame, grant = frame[upper], grant[upper]
     below = entry[upper] & np.uint64(context.address_mask)
     tables, row = np.unique(below, return_inverse=True)
     alike, page = _alike(memory, context, 1, tables, ignore)
     alike &= ~classify(context, 1, page)[1]
     good = alike[row]
     page = page[row][good]
-    yield _row(frame[good], page, grant[good] & grants_of(page), LEVELS[1].shift)
+    yield _row(
+        frame[good], page, grant[good] & granted(table_level(context, 1), page), LEVELS[1].shift
+    )
 
 
 def _row(frame: U64, entry: U64, grant: NDArray[np.uint8], shift: int) -> _Directories:
@@ -170,13 +178,14 @@ def _row(frame: U64, entry: U64, grant: NDArray[np.uint8], shift: int) -> _Direc
 
 
 def _alike(
-    memory: PhysicalMemory, context: PagingContext, level: int, frames: U64, ignore: int
+    memory: PhysicalMemory, context: TableContext, level: int, frames: U64, ignore: int
 ) -> tuple[NDArray[np.bool_], U64]:
     """Return which tables have 512 present entries alike but for `ignore`; and the first."""
-    words = read_tables(memory, level_of(context, level), frames).astype(np.uint64, copy=False)
+    form = table_level(context, level)
+    words = read_tables(memory, form, frames).astype(np.uint64, copy=False)
     first = words[:, 0].copy()
     counted = ~np.uint64(ignore)
-    found = (first & np.uint64(Entry.P)) != 0
+    found = (first & np.uint64(present_bits(form))) != 0
     some = np.flatnonzero(found)
     found[some] = ((words[some] ^ first[some, None]) & counted == 0).all(axis=1)
     return found, first

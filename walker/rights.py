@@ -6,13 +6,14 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry
+from crosswalk.walker.second_level import SecondLevel, TableContext
 
 __all__ = [
     "ALL_GRANTS",
     "EXECUTES",
     "GRANTS",
+    "GRANT_BITS",
     "WRITES",
     "Grant",
     "Rights",
@@ -35,6 +36,8 @@ class Grant(IntFlag):
 
 GRANTS = 8
 ALL_GRANTS = GRANTS - 1
+GRANT_BITS = 4
+"""How many bits keys of states and pages have for grants; of a hypervisor's tables there are 16."""
 
 
 class Rights(IntFlag):
@@ -73,15 +76,18 @@ def grant_of(entry: int) -> int:
     return (entry & (Entry.RW | Entry.US)) >> 1 | (0 if entry & Entry.XD else Grant.EXECUTE)
 
 
-def rights_table(context: PagingContext) -> NDArray[np.uint8]:
+def rights_table(context: TableContext) -> NDArray[np.uint8]:
     """Return the `Rights` for each of the 8 combinations of `Grant` bits, as uint8[8].
 
     Under CR0.WP, CR4.SMEP and CR4.SMAP with the context's AC (Intel SDM vol. 3A, "Determination
     of Access Rights"). Protection keys are left out: a program changes PKRU without the kernel's
     knowledge, and the kernel IA32_PKRS from one moment to the next, so rights that counted them
     could not be relied on. So is LASS, which goes by the
-    address and not by the page. `translate` honours both. The array is read-only.
+    address and not by the page. `translate` honours both. The array is read-only. A hypervisor's
+    tables have their own, of 16 combinations.
     """
+    if isinstance(context, SecondLevel):
+        return context.rights
     barred = context.smap and not context.rflags_ac
     return _rights_table(wp=context.wp, smep=context.smep, barred=barred)
 

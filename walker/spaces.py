@@ -8,6 +8,7 @@ leave out the slots whose entry an earlier root has there, too.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from crosswalk.walker.context import CR3, PagingContext, PagingMode
 from crosswalk.walker.entry import Entry, Level, level_of
 from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.second_level import SecondLevel, Space, TableContext, table_level
 from crosswalk.walker.tables import invalid_roots, read_tables
 
 __all__ = [
+    "AnyGroup",
     "Contexts",
     "SpaceGroup",
     "access_key",
@@ -41,7 +44,7 @@ _REGISTERS = tuple(field.name for field in fields(PagingContext) if field.name !
 
 
 @dataclass(frozen=True, slots=True)
-class SpaceGroup:
+class AnyGroup(Generic[Space]):
     """Address spaces whose contexts differ in their roots alone, each once, in the order given.
 
     As far as tables and effective rights go: they may differ in what only accesses depend on.
@@ -50,34 +53,40 @@ class SpaceGroup:
     the places of these among all contexts that were given, ascending.
     """
 
-    contexts: tuple[PagingContext, ...]
+    contexts: tuple[Space, ...]
     roots: U64
     numbers: tuple[int, ...]
 
     @property
-    def context(self) -> PagingContext:
+    def context(self) -> Space:
         """The first context, which stands for all but for the root."""
         return self.contexts[0]
 
 
-def listed_contexts(contexts: Contexts) -> Sequence[PagingContext]:
+SpaceGroup = AnyGroup[PagingContext]
+"""The same of a processor's paging."""
+
+
+def listed_contexts(contexts: Space | Sequence[Space]) -> Sequence[Space]:
     """Return the contexts as a sequence, also where there is one that isn't in any."""
-    return [contexts] if isinstance(contexts, PagingContext) else contexts
+    return contexts if isinstance(contexts, Sequence) else [contexts]
 
 
-def distinct_contexts(contexts: Contexts) -> list[PagingContext]:
+def distinct_contexts(contexts: Space | Sequence[Space]) -> list[Space]:
     """Return the contexts in the order given, each address space once."""
-    found: dict[tuple[object, ...], PagingContext] = {}
+    found: dict[tuple[object, ...], Space] = {}
     for each in listed_contexts(contexts):
         found.setdefault(space_key(each), each)
     return list(found.values())
 
 
-def space_key(context: PagingContext) -> tuple[int, *tuple[object, ...]]:
+def space_key(context: TableContext) -> tuple[int, *tuple[object, ...]]:
     """Return what two contexts have in common if they are one address space.
 
     That is the root, and all that tables mean and the rights that they leave depend on.
     """
+    if isinstance(context, SecondLevel):
+        return context.root, *context.key
     return (
         context.root,
         context.mode,
@@ -103,8 +112,9 @@ def access_key(context: PagingContext) -> tuple[int, *tuple[object, ...]]:
 
 
 def groups_of(
-    contexts: Contexts, key: Callable[[PagingContext], tuple[int, *tuple[object, ...]]] = space_key
-) -> list[SpaceGroup]:
+    contexts: Space | Sequence[Space],
+    key: Callable[[Space], tuple[int, *tuple[object, ...]]] = space_key,
+) -> list[AnyGroup[Space]]:
     """Return the contexts in groups that differ in their roots alone, in order of each's first.
 
     Two values of CR3 with one root table are one address space: the first of them stays. `key`
@@ -116,7 +126,7 @@ def groups_of(
         root, *registers = key(each)
         groups.setdefault(tuple(registers), {}).setdefault(root, number)
     return [
-        SpaceGroup(
+        AnyGroup(
             tuple(every[number] for number in group.values()),
             np.array(list(group), np.uint64),
             tuple(group.values()),
@@ -125,7 +135,7 @@ def groups_of(
     ]
 
 
-def shared_slots(memory: PhysicalMemory, group: SpaceGroup) -> NDArray[np.uint32]:
+def shared_slots(memory: PhysicalMemory, group: AnyGroup[Space]) -> NDArray[np.uint32]:
     """Return for each slot of each root how many roots have the same entry there.
 
     uint32[n, number of slots]; 0 where a root before has it, so that what isn't 0 is each distinct
@@ -133,7 +143,7 @@ def shared_slots(memory: PhysicalMemory, group: SpaceGroup) -> NDArray[np.uint32
     translates is then the same under both roots. An absent entry is an entry like any other, and
     all entries of PAE roots that can't be entered are the same.
     """
-    level = level_of(group.context, group.context.levels)
+    level = table_level(group.context, group.context.levels)
     found = np.zeros((len(group.roots), level.entries), np.uint32)
     width = min(max(_COMPARED // len(group.roots), 1), level.entries)
     for first in range(0, level.entries, width):
@@ -153,16 +163,23 @@ def shared_slots(memory: PhysicalMemory, group: SpaceGroup) -> NDArray[np.uint32
     return found
 
 
-def _words(memory: PhysicalMemory, group: SpaceGroup, level: Level, columns: slice) -> U64:
+def _words(memory: PhysicalMemory, group: AnyGroup[Space], level: Level, columns: slice) -> U64:
     """Return these entries of all roots as they are compared, uint64[n, number of columns]."""
     parts = []
     for at in range(0, len(group.roots), _ROOTS):
         some = group.roots[at : at + _ROOTS]
         words = read_tables(memory, level, some)[:, columns].astype(np.uint64)
-        words &= ~np.uint64(Entry.A if level.restricts else 0)
+        words &= ~np.uint64(_used(group.context, level))
         words[invalid_roots(memory, group.context, some)] = _NOT_ENTERED
         parts.append(words)
     return np.concatenate(parts)
+
+
+def _used(context: TableContext, level: Level) -> int:
+    """Return the flags of entries of a root that accesses set."""
+    if isinstance(context, SecondLevel):
+        return context.use
+    return int(Entry.A) if level.restricts else 0
 
 
 def slot_ranges(context: PagingContext, slots: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -1,12 +1,12 @@
 """Tables as states: each visited once for each level and each set of inherited grants.
 
-However many ways lead to a table, it has at most eight states a level. Results that depend on the
-physical addresses and rights of mappings, not on their linear addresses, follow from the states
-alone, at a cost that shared and self-referencing tables can't raise. Several address spaces are
-one graph of states with several roots: what they share is visited once.
+However many ways lead to a table, it has at most eight states a level (of EPT, sixteen). Results
+that depend on the physical addresses and rights of mappings, not on their linear addresses, follow
+from the states alone, at a cost that shared and self-referencing tables can't raise. Several
+address spaces are one graph of states with several roots: what they share is visited once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.blocks import present_entries, without_reserved
 from crosswalk.walker.columns import distinct
-from crosswalk.walker.context import PagingContext
-from crosswalk.walker.entry import level_of, reserved_bits
+from crosswalk.walker.entry import reserved_bits
 from crosswalk.walker.leaves import Expanded, Leaves, Tables, expand, root_tables
 from crosswalk.walker.memory import U64, PhysicalMemory
-from crosswalk.walker.rights import GRANTS
-from crosswalk.walker.spaces import Contexts, SpaceGroup, groups_of
+from crosswalk.walker.rights import GRANT_BITS
+from crosswalk.walker.second_level import SecondLevel, Space, TableContext, table_level
+from crosswalk.walker.spaces import AnyGroup, groups_of
 
 __all__ = [
     "BLOCK",
@@ -49,7 +49,9 @@ class StateBlock(NamedTuple):
     counts: NDArray[np.intp]
 
 
-def distinct_states(memory: PhysicalMemory, contexts: Contexts) -> Iterator[StateBlock]:
+def distinct_states(
+    memory: PhysicalMemory, contexts: Space | Sequence[Space]
+) -> Iterator[StateBlock]:
     """Yield every distinct state in blocks, from the roots down, by ascending key in a level.
 
     Several contexts may differ in their roots alone: `ValueError` else (`spaces.groups_of` makes
@@ -59,7 +61,7 @@ def distinct_states(memory: PhysicalMemory, contexts: Contexts) -> Iterator[Stat
         yield from _distinct_states(memory, group.context, group.roots)
 
 
-def _one_group(contexts: Contexts) -> list[SpaceGroup]:
+def _one_group(contexts: Space | Sequence[Space]) -> list[AnyGroup[Space]]:
     """Return the one group that these contexts are, or none; `ValueError` if they are several."""
     groups = groups_of(contexts)
     if len(groups) > 1:
@@ -68,9 +70,9 @@ def _one_group(contexts: Contexts) -> list[SpaceGroup]:
 
 
 def _distinct_states(
-    memory: PhysicalMemory, context: PagingContext, roots: U64
+    memory: PhysicalMemory, context: TableContext, roots: U64
 ) -> Iterator[StateBlock]:
-    keys, ways = _distinct(keys_of(root_tables(roots)), np.ones(len(roots), np.uint64))
+    keys, ways = _distinct(keys_of(root_tables(context, roots)), np.ones(len(roots), np.uint64))
     for level in range(context.levels, 1, -1):
         below = [(keys[:0], ways[:0])]
         for at in range(0, len(keys), BLOCK):
@@ -86,20 +88,23 @@ def _distinct_states(
 
 
 def _pages(
-    memory: PhysicalMemory, context: PagingContext, keys: U64
+    memory: PhysicalMemory, context: TableContext, keys: U64
 ) -> tuple[Leaves, NDArray[np.intp]]:
     """Return the pages of page tables in these states, and how many each has.
 
     Most entries of all are in page tables: they are read as the walk reads them.
     """
-    form = level_of(context, 1)
+    form = table_level(context, 1)
     starts = np.arange(len(keys) + 1, dtype=np.uint64) << np.uint64(form.shift + form.index_bits)
     found = present_entries(memory, form, _tables(keys, starts[:-1]), context.encryption_mask)
-    found = without_reserved(found, np.uint64(reserved_bits(context, 1, leaf=True)))
+    if isinstance(context, SecondLevel):
+        found = found.take(np.flatnonzero(~context.malformed(1, found.entry, leaf=True)))
+    else:
+        found = without_reserved(found, np.uint64(reserved_bits(context, 1, leaf=True)))
     return found, np.diff(np.searchsorted(found.va, starts))
 
 
-def states_by_level(memory: PhysicalMemory, contexts: Contexts) -> dict[int, U64]:
+def states_by_level(memory: PhysicalMemory, contexts: Space | Sequence[Space]) -> dict[int, U64]:
     """Return the keys of all distinct states by level, ascending; the lowest level comes first.
 
     A word for each state is kept, and tables of the last level aren't read. `ValueError` as in
@@ -107,7 +112,7 @@ def states_by_level(memory: PhysicalMemory, contexts: Contexts) -> dict[int, U64
     """
     found: dict[int, U64] = {}
     for group in _one_group(contexts):
-        keys = distinct(keys_of(root_tables(group.roots)))
+        keys = distinct(keys_of(root_tables(group.context, group.roots)))
         for level in range(group.context.levels, 1, -1):
             found[level] = keys
             below = [keys[:0]]
@@ -119,16 +124,14 @@ def states_by_level(memory: PhysicalMemory, contexts: Contexts) -> dict[int, U64
     return dict(sorted(found.items()))
 
 
-def expand_states(
-    memory: PhysicalMemory, context: PagingContext, level: int, keys: U64
-) -> Expanded:
+def expand_states(memory: PhysicalMemory, context: TableContext, level: int, keys: U64) -> Expanded:
     """Return what the tables of these states hold; a `va` counts from its table's first byte."""
     return expand(memory, context, level, _tables(keys, np.zeros_like(keys)))
 
 
 def _tables(keys: U64, va: U64) -> Tables:
     """Return the tables that are in these states, at these addresses."""
-    grants = keys & np.uint64(GRANTS - 1)
+    grants = keys & np.uint64((1 << GRANT_BITS) - 1)
     return Tables(va, keys - grants, grants.astype(np.uint8))
 
 

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry, Level, level_of, reserved_bits
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.walker.second_level import SecondLevel, TableContext
 
 __all__ = [
     "Entries",
@@ -34,7 +35,7 @@ def read_tables(memory: PhysicalMemory, level: Level, tables: U64) -> Entries:
 
 
 def entries_with(
-    memory: PhysicalMemory, level: Level, tables: U64, bits: Entry | None = None
+    memory: PhysicalMemory, level: Level, tables: U64, bits: int | None = None
 ) -> tuple[NDArray[np.intp], U64, U64]:
     """Return the entries of n tables that have one of these bits set, or any bit at all.
 
@@ -53,22 +54,22 @@ def read_words(memory: PhysicalMemory, frames: U64, index: U64) -> U64:
     return words
 
 
-def invalid_pdpte(memory: PhysicalMemory, context: PagingContext) -> int | None:
+def invalid_pdpte(memory: PhysicalMemory, context: TableContext) -> int | None:
     """Return the address of the first present PDPTE of PAE paging with a reserved bit, or None.
 
     With one, MOV to CR3 raises #GP(0) and loads none of the four, so that the address space can't
     be entered (Intel SDM vol. 3A, "PDPTE Registers"; that some processors check absent ones too is
     left out). None in the other modes, and for AMD, whose processors load no PDPTEs.
     """
-    if not context.loads_pdptes:
+    if isinstance(context, SecondLevel) or not context.loads_pdptes:
         return None
     bad = np.flatnonzero(_bad_pdptes(memory, context, np.array([context.root], np.uint64)))
     return context.root + 8 * int(bad[0]) if len(bad) else None
 
 
-def invalid_roots(memory: PhysicalMemory, context: PagingContext, roots: U64) -> NDArray[np.bool_]:
+def invalid_roots(memory: PhysicalMemory, context: TableContext, roots: U64) -> NDArray[np.bool_]:
     """Return which of n root tables can't be entered, bool[n], by the rule of `invalid_pdpte`."""
-    if not context.loads_pdptes:
+    if isinstance(context, SecondLevel) or not context.loads_pdptes:
         return np.zeros(len(roots), np.bool_)
     bad: NDArray[np.bool_] = np.any(_bad_pdptes(memory, context, roots), axis=1)
     return bad

@@ -22,6 +22,7 @@ from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.memory_types import MemoryTypes, Pat, pat_indices
 from crosswalk.walker.mtrrs import MTRR_TYPES, MemoryType
 from crosswalk.walker.pages import Mapping
+from crosswalk.walker.rights import GRANT_BITS
 from crosswalk.walker.spaces import Contexts, groups_of
 from crosswalk.walker.states import distinct_states
 
@@ -117,7 +118,7 @@ def type_keys(leaves: Leaves, pat: Pat) -> U64:
 
     As `crosswalk.walker.frames.page_keys` has it with rights.
     """
-    keys = leaves.pa | leaves.shift.astype(np.uint64) << np.uint64(3)
+    keys = leaves.pa | leaves.shift.astype(np.uint64) << np.uint64(GRANT_BITS)
     return keys | pat.types[pat_indices(leaves.level, leaves.entry)]
 
 

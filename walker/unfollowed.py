@@ -4,7 +4,7 @@ Each table is looked at once a level, whatever the number of ways that lead to i
 cost is that of the distinct tables in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,11 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.bulk import classify
-from crosswalk.walker.context import PagingContext, PagingMode
-from crosswalk.walker.entry import ADDRESS_FIELD, Entry, level_of
+from crosswalk.walker.context import PagingMode
+from crosswalk.walker.entry import ADDRESS_FIELD
 from crosswalk.walker.leaves import Leaves, canonical
 from crosswalk.walker.memory import U64, PhysicalMemory
-from crosswalk.walker.spaces import Contexts, SpaceGroup, groups_of
+from crosswalk.walker.second_level import (
+    SecondLevel,
+    Space,
+    TableContext,
+    present_bits,
+    table_level,
+)
+from crosswalk.walker.spaces import AnyGroup, groups_of
 from crosswalk.walker.tables import entries_with, invalid_roots
 
 __all__ = ["Reason", "Unfollowed", "UnfollowedEntry", "unfollowed"]
@@ -41,7 +48,8 @@ class Reason(StrEnum):
 class UnfollowedEntry:
     """One entry: `entry` is its value, `pa` its own address, `level` that of its table.
 
-    `va` is the lowest linear address that it translates, `mode` the paging mode.
+    `va` is the lowest linear address that it translates, `mode` the paging mode; None in the tables
+    of a hypervisor.
     """
 
     va: int
@@ -49,7 +57,7 @@ class UnfollowedEntry:
     entry: int
     level: int
     reason: Reason
-    mode: PagingMode
+    mode: PagingMode | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +112,15 @@ class _Block:
     reserved: NDArray[np.bool_]
     outside: NDArray[np.bool_]
 
-    def leaves(self, context: PagingContext) -> Leaves:
+    def leaves(self, context: TableContext) -> Leaves:
         """Return those that map a page, without their grants."""
         some = self.leaf & ~self.reserved
         count = int(some.sum())
-        shift = np.full(count, level_of(context, self.level).shift, np.uint8)
+        shift = np.full(count, table_level(context, self.level).shift, np.uint8)
         mask = context.encryption_mask
         return Leaves(self.va[some], self.entry[some], np.zeros(count, np.uint8), shift, mask)
 
-    def down(self, context: PagingContext, barred: U64 | None) -> tuple[U64, U64]:
+    def down(self, context: TableContext, barred: U64 | None) -> tuple[U64, U64]:
         """Return the distinct addresses of the tables below, and the lowest va of each.
 
         But for those below `barred`, PAE roots that can't be entered.
@@ -122,12 +130,13 @@ class _Block:
             some &= ~np.isin(self.pa & ~np.uint64(31), barred)
         return _lowest(self.entry[some] & np.uint64(context.address_mask), self.va[some])
 
-    def first(self, context: PagingContext, count: int) -> list[UnfollowedEntry]:
+    def first(self, context: TableContext, count: int) -> list[UnfollowedEntry]:
         """Return the `count` entries of the lowest addresses that can't be followed."""
+        mode = None if isinstance(context, SecondLevel) else context.mode
         found = np.flatnonzero(self.reserved | self.outside)
         found = found[np.argsort(self.va[found], kind="stable")][:count]
         return [
-            UnfollowedEntry(va, pa, entry, self.level, _reason(reserved=reserved), context.mode)
+            UnfollowedEntry(va, pa, entry, self.level, _reason(reserved=reserved), mode)
             for va, pa, entry, reserved in zip(
                 canonical(context, self.va[found]).tolist(),
                 self.pa[found].tolist(),
@@ -140,7 +149,7 @@ class _Block:
 
 def unfollowed(
     memory: PhysicalMemory,
-    context: Contexts,
+    context: Space | Sequence[Space],
     *,
     first: int = _FIRST,
     tables: int | None = None,
@@ -181,7 +190,7 @@ def unfollowed(
     return Unfollowed(outside, reserved, tuple(found), *others)
 
 
-def _blocks(memory: PhysicalMemory, group: SpaceGroup, tables: int | None) -> Iterator[_Block]:
+def _blocks(memory: PhysicalMemory, group: AnyGroup[Space], tables: int | None) -> Iterator[_Block]:
     """Yield the present entries of all distinct tables, from the roots down."""
     context = group.context
     frame, va = np.sort(group.roots), np.zeros(len(group.roots), np.uint64)
@@ -198,10 +207,10 @@ def _blocks(memory: PhysicalMemory, group: SpaceGroup, tables: int | None) -> It
 
 
 def _present(
-    memory: PhysicalMemory, context: PagingContext, level: int, frame: U64, va: U64
+    memory: PhysicalMemory, context: TableContext, level: int, frame: U64, va: U64
 ) -> _Block:
-    form = level_of(context, level)
-    table, index, entry = entries_with(memory, form, frame, Entry.P)
+    form = table_level(context, level)
+    table, index, entry = entries_with(memory, form, frame, present_bits(form))
     leaf, reserved = classify(context, level, entry)
     followed = np.flatnonzero(~leaf & ~reserved)
     target, inverse = np.unique(

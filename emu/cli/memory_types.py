@@ -97,7 +97,7 @@ for _kind in MemoryType:
     _NAMES[_kind] = _kind.text
 
 
-def of_types(types: MemoryTypes, wanted: Sequence[str]) -> Condition:
+def of_types(types: MemoryTypes, wanted: Sequence[str]) -> Condition[PagingContext]:
     """Return the condition that mappings have one of these memory types, by their names."""
     chosen = np.array([name in wanted for name in _NAMES])
     return lambda pages, _: chosen[_kinds_of(types, pages)]

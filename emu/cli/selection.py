@@ -62,7 +62,7 @@ class Selection:
     else; `by_use` says that some of them are about A or D.
     """
 
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[Condition[PagingContext], ...] = ()
     spans: Spans | None = None
     by_use: bool = False
 
@@ -88,7 +88,7 @@ class Selection:
         )
 
 
-def _all(conditions: Sequence[Condition]) -> Condition:
+def _all(conditions: Sequence[Condition[PagingContext]]) -> Condition[PagingContext]:
     """Return the condition that all of these hold."""
 
     def chosen(pages: Pages, context: PagingContext) -> NDArray[np.bool_]:
@@ -141,11 +141,11 @@ def chosen_selection(
     return Selection(conditions=tuple(conditions), spans=addresses, by_use=by_use)
 
 
-def _some_of(rights: Rights) -> Condition:
+def _some_of(rights: Rights) -> Condition[PagingContext]:
     return lambda rows, _: (rows.rights & np.uint8(rights)) != 0
 
 
-def _of_sizes(names: Sequence[str], spaces: Spaces) -> Condition:
+def _of_sizes(names: Sequence[str], spaces: Spaces) -> Condition[PagingContext]:
     """Return the condition that pages have one of these sizes."""
     shifts = [PAGE_SIZES[name] for name in names]
     there = {shift for context in spaces.contexts for shift in _shifts(context)}
@@ -188,7 +188,7 @@ def _assumed(why: str, spaces: Spaces) -> str:
     return ""
 
 
-def _reaching(ranges: Iterable[tuple[int, int]]) -> Condition:
+def _reaching(ranges: Iterable[tuple[int, int]]) -> Condition[PagingContext]:
     """Return the condition that pages reach some of the physical addresses [start, end)."""
     spans = Spans.of(ranges)
     return lambda rows, _: spans.touched(rows.pa, rows.pa + (rows.size - np.uint64(1)))

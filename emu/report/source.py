@@ -7,7 +7,7 @@ from typing import Any
 from crosswalk.emu.report.text import context_text, size_text
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.encryption import encryption_mask_hint, likely_encryption_mask
-from crosswalk.walker.entry import FORMATS, level_of
+from crosswalk.walker.entry import FORMATS, LEVELS, level_of
 from crosswalk.walker.formats import Contents, Registers, Source, SourceKind
 from crosswalk.walker.formats.suggested_map import suggested_map
 from crosswalk.walker.unfollowed import Reason, Unfollowed, UnfollowedEntry
@@ -182,7 +182,7 @@ def _entries(count: int, verb: str) -> str:
 
 
 def _entry_text(each: UnfollowedEntry) -> str:
-    name = FORMATS[each.mode][each.level].entry
+    name = (LEVELS if each.mode is None else FORMATS[each.mode])[each.level].entry
     return f"{name} at {each.pa:#x} = {each.entry:#x}, va {each.va:#x}: {_REASONS[each.reason]}"
 
 

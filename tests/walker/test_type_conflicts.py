@@ -9,6 +9,7 @@ from crosswalk.walker import SparseWords, collective_rights
 from crosswalk.walker import type_conflicts as module
 from crosswalk.walker.memory_types import MemoryTypes, Pat, pat_indices
 from crosswalk.walker.mtrrs import MemoryType, Mtrrs, VariableRange
+from crosswalk.walker.rights import GRANT_BITS
 from crosswalk.walker.type_conflicts import (
     MOST_NAMED,
     mapped_types,
@@ -202,7 +203,7 @@ def test_typed_frames_have_the_types_and_rights_of_all_pages(tables, pat):
 def of_one_table(leaves, pat):
     """`type_keys` with a bug: a large page has the type that its bit 7 would choose."""
     small = np.ones_like(leaves.level)
-    keys = leaves.pa | leaves.shift.astype(np.uint64) << np.uint64(3)
+    keys = leaves.pa | leaves.shift.astype(np.uint64) << np.uint64(GRANT_BITS)
     return keys | pat.types[pat_indices(small, leaves.entry)]
 
 

@@ -153,7 +153,8 @@ class _Group:
         self._top = level_of(space.context, space.context.levels)
         self._keys = states_by_level(memory, space.contexts)
         self._roots = [
-            _Table(self._top.number, key, 0) for key in keys_of(root_tables(space.roots)).tolist()
+            _Table(self._top.number, key, 0)
+            for key in keys_of(root_tables(space.context, space.roots)).tolist()
         ]
         self._bits = self._gathered()
         # The upper tables on the way to one range are those on the way to the next.

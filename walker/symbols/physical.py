@@ -80,7 +80,7 @@ def _mapped(
     """
     mask = (1 << context.va_bits) - 1 if context.mode.long else (1 << 32) - 1
     low, high = np.uint64(first & mask), np.uint64(last & mask)
-    tables = root_tables(roots)
+    tables = root_tables(context, roots)
     for level in range(context.levels, 0, -1):
         below = [tables.take(slice(0))]
         span = np.uint64(level_of(context, level).span)
