@@ -102,24 +102,39 @@ class Bochs:
         limits = Limits(seconds=seconds, output=most, memory=_MEMORY, patience=_PATIENCE)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            (folder / "cd.iso").write_bytes(make_iso(image))
-            settings = _SETTINGS.format(model=self._model(wish), folder=name)
-            settings += self._memory(wish)
-            (folder / "bochsrc").write_text(settings, encoding="utf-8")
-            command = [self._path, "-q", "-f", str(folder / "bochsrc")]
-            if self._debugger:  # It waits for commands.
-                (folder / "debugger").write_text("c\n", encoding="ascii")
-                command += ["-rc", str(folder / "debugger")]
-            ran = run_command(command, limits)
-            log = folder / "log"
-            text = log.read_text(errors="replace") if log.exists() else ""
-        if not text:  # It wasn't content with its settings.
+            ran = run_command(self.prepared(folder, make_iso(image), wish), limits)
+            panic = self.last_words(folder)
+        if panic is None:  # It wasn't content with its settings.
             raise BadInput(f"{self._path} {ran.ended or 'ended'}: {ran.said}")
-        panics = [one_line(each) for each in _PANIC.findall(text)]
         if came_to_end(ran.output):
             return Printed(ran.output)
-        ended = f"panics: {panics[-1]}" if panics and not ran.by_others else ran.ended
+        ended = panic if panic and not ran.by_others else ran.ended
         return Printed(ran.output, ended or "ends", ran.by_others, ran.said)
+
+    def prepared(
+        self, folder: Path, cd: bytes, wish: CpuWish = ANY_CPU, more: str = ""
+    ) -> list[str]:
+        """Return the command that boots a CD; `folder` is for what it reads and writes.
+
+        `more` are lines of settings besides.
+        """
+        (folder / "cd.iso").write_bytes(cd)
+        settings = _SETTINGS.format(model=self._model(wish), folder=folder)
+        settings += self._memory(wish) + more
+        (folder / "bochsrc").write_text(settings, encoding="utf-8")
+        command = [self._path, "-q", "-f", str(folder / "bochsrc")]
+        if self._debugger:  # It waits for commands.
+            (folder / "debugger").write_text("c\n", encoding="ascii")
+            command += ["-rc", str(folder / "debugger")]
+        return command
+
+    @staticmethod
+    def last_words(folder: Path) -> str | None:
+        """Return its last panic, as in "panics: …"; an empty text for none, None without a log."""
+        log = folder / "log"
+        text = log.read_text(errors="replace") if log.exists() else ""
+        panics = [one_line(each) for each in _PANIC.findall(text)]
+        return (f"panics: {panics[-1]}" if panics else "") if text else None
 
     def close(self) -> None:
         """Nothing is kept between boots."""

@@ -48,6 +48,7 @@ __all__ = [
     "get_registers",
     "handle",
     "load",
+    "most_words",
     "read",
     "read_fields",
     "read_msr",
@@ -259,6 +260,22 @@ def decoded(words: U64, batch: int) -> Iterator[Answer]:
             raise Damaged(f"answer {number} is none: {head:#x}")
         yield Answer(Op(op), Status(status), sequence, words[at + 1 : last])
         at, number = last + 1, number + 1
+
+
+def most_words(command: Command) -> int:
+    """Return how many words the answer to a command has at most, all told."""
+    size, payload = len(command.payload), command.payload
+    own = {
+        Op.READ: lambda: int(payload[1]),
+        Op.COMPARE: lambda: 3 * int(payload[3]) + 1,
+        Op.LOAD: lambda: size,
+        Op.READ_MSR: lambda: size,
+        Op.CPUID: lambda: 2 * size,
+        Op.GET_REGISTERS: lambda: len(REGISTERS),
+        Op.READ_FIELDS: lambda: size,
+        Op.RUN: lambda: size + len(REGISTERS),
+    }
+    return max(own[command.op]() if command.op in own else 0, 4) + 2
 
 
 _OPS, _STATUSES = frozenset(Op), frozenset(Status)

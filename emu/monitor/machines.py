@@ -1,0 +1,85 @@
+"""Machines that a monitor runs in, with a disk that both sides have."""
+
+from functools import lru_cache
+from pathlib import Path, PurePath
+from typing import Protocol
+
+from crosswalk.emu.judges.bochs import Bochs
+from crosswalk.emu.judges.iso import make_iso
+from crosswalk.emu.judges.machine import ANY_CPU, CpuWish
+from crosswalk.guest.monitor.image import DISK_SECTORS
+
+__all__ = ["BochsHost", "HostMachine"]
+
+_HEADS, _TRACK = 16, 63
+
+_BOCHS_DISK = """\
+ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
+ata1-master: type=disk, path="{disk}", mode=flat, cylinders={cylinders}, heads={heads}, spt={track}
+"""
+
+
+class HostMachine(Protocol):
+    """A machine for a monitor.
+
+    `name` is what the command line calls it, `version` what it says of itself.
+    """
+
+    name: str
+
+    @property
+    def version(self) -> str:
+        """What it is, as it says."""
+        ...
+
+    def prepared(self, folder: Path, image: bytes, disk: Path) -> list[str]:
+        """Return the command that boots an image of a monitor, with the file `disk` as mailbox.
+
+        `folder` is for what the machine reads and writes. Raises `BadInput` where it can't be had.
+        """
+        ...
+
+    def last_words(self, folder: Path) -> str | None:
+        """Return why it ended, where it left that in the folder; an empty text for nothing.
+
+        None where it wasn't even started.
+        """
+        ...
+
+
+class BochsHost:
+    """Bochs 3 as a machine for a monitor: with VMX, EPT and mode-based execute control.
+
+    `more` are lines of its settings besides, `path` is the program. Raises `BadInput` where there
+    is no Bochs.
+    """
+
+    def __init__(
+        self, path: str = "bochs", *, wish: CpuWish = ANY_CPU, more: str = "", name: str = "bochs"
+    ) -> None:
+        self._bochs, self._wish, self._more = Bochs(name, path), wish, more
+        self.name = name
+
+    @property
+    def version(self) -> str:
+        """Bochs' version."""
+        return self._bochs.version
+
+    def prepared(self, folder: Path, image: bytes, disk: Path) -> list[str]:
+        """Return the command; see `HostMachine`."""
+        more = _BOCHS_DISK.format(
+            disk=PurePath(disk),
+            cylinders=DISK_SECTORS // (_HEADS * _TRACK),
+            heads=_HEADS,
+            track=_TRACK,
+        )
+        return self._bochs.prepared(folder, _iso(image), self._wish, more + self._more)
+
+    def last_words(self, folder: Path) -> str | None:
+        """Return its last panic; see `HostMachine`."""
+        return self._bochs.last_words(folder)
+
+
+@lru_cache(maxsize=2)
+def _iso(image: bytes) -> bytes:
+    return make_iso(image)
