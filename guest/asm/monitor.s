@@ -148,6 +148,10 @@ next_command:
     je do_write_fields
     cmp al, OP_RUN
     je do_run
+    cmp al, OP_RUN_VMCB
+    je do_run_vmcb
+    cmp al, OP_RESTORE
+    je do_restore
     cmp al, OP_FLUSH
     je do_flush
     cmp al, OP_END

@@ -83,6 +83,53 @@ differs:
     stosq
     jmp next_pair
 
+# RESTORE: how many to list; address, address of a copy, words of each part. All words become as in
+# the copies. Answers how many had differed; address and value of the first ones.
+do_restore:
+    test ecx, ecx
+    jz bad_payload
+    lea eax, [ecx - 1]
+    xor edx, edx
+    mov ebx, 3
+    div ebx
+    test edx, edx
+    jnz bad_payload
+    mov r8d, eax                # parts
+    mov r11, [rsi]
+    lea rcx, [r11 + r11 + 1]
+    call need_room
+    lea r9, [rsi + 8]           # the next part
+    mov rbx, rdi                # of the count
+    lea r10, [rdi + 8]          # where the next one is listed
+    mov qword ptr [rbx], 0
+next_part:
+    test r8, r8
+    jz restored
+    dec r8
+    mov rdi, [r9]
+    mov rsi, [r9 + 8]
+    mov rcx, [r9 + 16]
+    add r9, 24
+go_on_in_part:
+    jrcxz next_part
+    repe cmpsq
+    je next_part
+    inc qword ptr [rbx]
+    mov rax, [rdi - 8]
+    cmp [rbx], r11
+    ja unlisted
+    lea rdx, [rdi - 8]
+    mov [r10], rdx
+    mov [r10 + 8], rax
+    add r10, 16
+unlisted:
+    mov rax, [rsi - 8]
+    mov [rdi - 8], rax
+    jmp go_on_in_part
+restored:
+    mov rdi, r10
+    jmp done
+
 # LOAD: addresses
 do_load:
     call need_room

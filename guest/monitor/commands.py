@@ -52,7 +52,9 @@ __all__ = [
     "read",
     "read_fields",
     "read_msr",
+    "restore",
     "run",
+    "run_vmcb",
     "set_registers",
     "store",
     "vmx_on",
@@ -126,6 +128,13 @@ class Op(IntEnum):
     """Has the answers so far written where they are found even if the machine ends."""
     END = 19
     """The machine is switched off."""
+    RUN_VMCB = 20
+    """Address of a VMCB, offsets in it. VMRUN, with VMLOAD and VMSAVE, until an exit. The guest's
+    REGISTERS (RAX, RSP and CR2 are the VMCB's), 0, the words at the offsets."""
+    RESTORE = 21
+    """How many to list; address, address of a copy and number of words of each part of memory. How
+    many words differed from the copies; of those listed the address and the value. All are as in
+    the copies then."""
 
 
 class Flag(IntFlag):
@@ -367,6 +376,19 @@ def write_fields(values: Iterable[tuple[int, int]]) -> Command:
 def run(fields: Sequence[int], flags: RunFlag = KEPT) -> Command:
     """Enter the guest; after the exit these fields of the VMCS are read."""
     return Command(Op.RUN, (int(flags), *fields))
+
+
+def run_vmcb(vmcb: int, offsets: Sequence[int]) -> Command:
+    """Enter the guest of a VMCB; after the exit the words at these offsets in it are read."""
+    return Command(Op.RUN_VMCB, (vmcb, *offsets))
+
+
+def restore(parts: Iterable[tuple[int, int, int]], most: int = 64) -> Command:
+    """Have parts of memory be as copies of them again; `most` differences are listed.
+
+    A part is its address, that of its copy, and its number of words.
+    """
+    return Command(Op.RESTORE, [most, *(word for part in parts for word in part)])
 
 
 def flush() -> Command:

@@ -46,6 +46,7 @@ SOURCES = (
     "monitor.s",
     "monitor_commands.s",
     "monitor_vmx.s",
+    "monitor_svm.s",
     "monitor_disk.s",
     "monitor_traps.s",
 )
