@@ -42,12 +42,16 @@ __all__ = [
 
 
 class StepKind(StrEnum):
-    """What an entry turned out to be; the last three end the walk without a page."""
+    """What an entry turned out to be; all but the first two end the walk without a page.
+
+    MISCONFIGURED is EPT's: see `crosswalk.walker.nested.ept.Misconfigured`.
+    """
 
     TABLE = "table"
     LEAF = "leaf"
     NOT_PRESENT = "not present"
     RESERVED = "reserved bit set"
+    MISCONFIGURED = "misconfigured"
     OUTSIDE = "outside RAM"
 
 
@@ -271,7 +275,7 @@ def _choices(steps: tuple[Step, ...]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(single | set(_marked(steps))))
 
 
-def changed(marks: Iterable[tuple[Step, Entry]]) -> tuple[tuple[int, int], ...]:
+def changed(marks: Iterable[tuple[Step, int]]) -> tuple[tuple[int, int], ...]:
     """Return the words that setting these bits in these entries changes, by address.
 
     A recursive table can be used twice in one walk, by the same entry or by two of one word:

@@ -54,7 +54,7 @@ def emulated(
     if not context.guest.canonical(access.va):
         return GeneralProtection()
     bit_8 = Deviation.BIT_8 in deviations
-    guest, host = (_side(paging, bit_8=bit_8) for paging in (context.guest, context.host))
+    guest, host = (_side(paging, bit_8=bit_8) for paging in (context.guest, context.npt))
     walk = _Walk(memory, context.guest, guest, host, deviations)
     try:
         outcome = walk.access(access)

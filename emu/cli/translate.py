@@ -261,7 +261,7 @@ def _nested(options: argparse.Namespace, source: Source, access: Access) -> int:
 
         observed, known = observe_nested(source, context, access, predicted)
     remark(f"{source.name}: {context_text(context.guest)}")
-    remark(f"nested: {context.host.mode} paging, nCR3 {host.cr3:#x}, NXE {int(host.nxe)}")
+    remark(f"nested: {context.npt.mode} paging, nCR3 {host.cr3:#x}, NXE {int(host.nxe)}")
     if options.json:
         record = nested_record(path, access, predicted)
         if observed is not None:

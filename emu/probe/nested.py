@@ -141,7 +141,7 @@ class _GuestEngine:
 
     def enter(self, context: NestedContext) -> None:
         """Make what follows under these registers."""
-        guest, nested = context.guest, Control.of(context.host)
+        guest, nested = context.guest, Control.of(context.npt)
         self._smap = Control.of(guest).smap
         self._states.clear()
         for cpl, ac in ((0, False), (0, True), (3, False), (3, True)):
@@ -304,7 +304,7 @@ class NestedProber:
     def enter(self, memory: PhysicalMemory, context: NestedContext) -> None:
         """Go on with other tables, as a new prober would; in less time if RAM lies where it did."""
         control = Control.of(context.guest)
-        for side, each in (("guest", control), ("host", Control.of(context.host))):
+        for side, each in (("guest", control), ("host", Control.of(context.npt))):
             if each.levels != 4:
                 raise BadInput(f"no emulated CPU has nested paging with {each.mode} ({side})")
         if control.cr4 & CR4_PKE:

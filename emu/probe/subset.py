@@ -140,7 +140,7 @@ def _entries(memory: PhysicalMemory, table: U64, index: U64) -> U64:
 
 def nested_subset_of(memory: PhysicalMemory, context: NestedContext, va: int) -> PhysicalMemory:
     """Return the ranges that a guest's access may lead to, if there are many; else the whole."""
-    control, nested = Control.of(context.guest), Control.of(context.host)
+    control, nested = Control.of(context.guest), Control.of(context.npt)
     if len(memory.ranges) <= _MANY or not (control.long and nested.long):
         return memory
     form, page = format_of(control), np.array([va >> 12], np.uint64)
@@ -154,7 +154,7 @@ def nested_subset_of(memory: PhysicalMemory, context: NestedContext, va: int) ->
         if not form.tables(entry, shift)[0]:
             break
         table = entry & np.uint64(form.address & ~control.mask)
-    ranges = subset_of(memory, context.host, np.concatenate(reached)).ranges
+    ranges = subset_of(memory, context.npt, np.concatenate(reached)).ranges
     frames = [np.arange(start, start + size, FRAME, dtype=np.uint64) for start, size in ranges]
     return Subset(memory, np.concatenate(frames), ranges)
 

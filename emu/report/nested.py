@@ -10,6 +10,8 @@ from crosswalk.walker.access import Access
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.formats.documents import hex_words, outcome_record
 from crosswalk.walker.nested import (
+    EptMisconfiguration,
+    EptViolation,
     GpaWalk,
     NestedContext,
     NestedError,
@@ -17,6 +19,7 @@ from crosswalk.walker.nested import (
     NestedPageFault,
     NestedWalk,
     nested_error_names,
+    qualification_names,
 )
 from crosswalk.walker.outcome import Translation
 from crosswalk.walker.translate import Walk
@@ -47,13 +50,22 @@ def stage_of(outcome: NestedOutcome) -> Stage | None:
 
 
 def nested_outcome_text(outcome: NestedOutcome, *, may: bool = False) -> str:
-    """Return an outcome in words, as `outcome_text` does, a nested page fault too."""
-    if not isinstance(outcome, NestedPageFault):
+    """Return an outcome in words, as `outcome_text` does, what the host's tables say too."""
+    if isinstance(outcome, EptMisconfiguration):
+        text = f"VM exit: EPT misconfiguration, gpa {outcome.gpa:#x}"
+    elif isinstance(outcome, EptViolation):
+        code = outcome.qualification
+        text = f"VM exit: EPT violation, qualification {code:#x} ({qualification_names(code)}), "
+        text += f"gpa {outcome.gpa:#x}, linear address {outcome.gla:#x}"
+        if outcome.open:
+            text += f"; {qualification_names(outcome.open)} may be set or clear"
+    elif isinstance(outcome, NestedPageFault):
+        code, names = outcome.error_code, nested_error_names
+        text = f"#VMEXIT(NPF), EXITINFO1 {code:#x} ({names(code)}), gpa {outcome.gpa:#x}"
+        if outcome.open:
+            text += f"; {names(outcome.open)} may be set or clear"
+    else:
         return outcome_text(outcome, may=may)
-    code = outcome.error_code
-    text = f"#VMEXIT(NPF), EXITINFO1 {code:#x} ({nested_error_names(code)}), gpa {outcome.gpa:#x}"
-    if outcome.open:
-        text += f"; {nested_error_names(outcome.open)} may be set or clear"
     if not outcome.entries:
         return text
     return f"{text}; {'may change' if may else 'changes'} {words_text(outcome.entries)}"
@@ -90,9 +102,9 @@ def nested_record(path: NestedWalk, access: Access, outcome: NestedOutcome) -> d
 
 def _gpa_walk_lines(context: NestedContext, lookup: GpaWalk) -> Iterator[str]:
     if not lookup.path.steps:
-        yield f"    too wide: nested tables translate {context.host.va_bits} bits"
+        yield f"    too wide: nested tables translate {context.npt.va_bits} bits"
         return
-    for line in walk_lines(context.host, lookup.path):
+    for line in walk_lines(context.npt, lookup.path):
         yield f"  {line}"
 
 
@@ -106,7 +118,22 @@ def _gpa_walk_record(lookup: GpaWalk) -> dict[str, Any]:
 
 
 def nested_outcome_json(outcome: NestedOutcome) -> dict[str, Any]:
-    """Return an outcome as `outcome_record` does, a nested page fault too."""
+    """Return an outcome as `outcome_record` does, what the host's tables say too."""
+    if isinstance(outcome, EptMisconfiguration):
+        return {
+            "outcome": "ept_misconfiguration",
+            "gpa": hex(outcome.gpa),
+            "entries": hex_words(outcome.entries),
+        }
+    if isinstance(outcome, EptViolation):
+        return {
+            "outcome": "ept_violation",
+            "qualification": hex(outcome.qualification),
+            **({"open": hex(outcome.open)} if outcome.open else {}),
+            "gpa": hex(outcome.gpa),
+            "gla": hex(outcome.gla),
+            "entries": hex_words(outcome.entries),
+        }
     if not isinstance(outcome, NestedPageFault):
         return outcome_record(outcome)
     return {

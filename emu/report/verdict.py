@@ -111,7 +111,7 @@ def nested_divergence_lines(
     """Yield a divergence with its walk."""
     yield f"divergence: {access_text(divergence.access)}"
     yield f"  guest: {context_text(context.guest)}"
-    yield f"  host:  {context_text(context.host)}"
+    yield f"  host:  {context_text(context.npt)}"
     yield f"  predicted: {nested_outcome_text(divergence.predicted, may=True)}"
     yield f"  observed:  {nested_outcome_text(divergence.observed)}"
     if divergence.manual is not None:

@@ -1,23 +1,44 @@
-"""Nested paging (AMD APM vol. 2): guest-physical addresses are translated once more.
+"""Translation in two dimensions: guest-physical addresses are translated once more by a host.
 
-- `NestedContext`: the registers of guest and host; `NestedPageFault`: #VMEXIT(NPF);
-  `NestedError`, `nested_error_names`: the bits of EXITINFO1.
-- `translate_nested`: one translation in two dimensions; `walk_nested`: the entries it uses, a
-  `NestedWalk` of `GpaWalk`s.
+AMD's nested paging (AMD APM vol. 2) and Intel's EPT (Intel SDM vol. 3C): one walk, two formats.
+
+- `NestedContext`: the registers of the guest, and how the host's tables are read: a
+  `PagingContext` of AMD's nested tables, or an `EptContext`.
+- `NestedPageFault`: #VMEXIT(NPF), with `NestedError` the bits of EXITINFO1; `EptViolation`, with
+  `Qualification` the bits of its exit qualification; `EptMisconfiguration`.
+- `translate_nested`: one translation; `nested_outcomes`: all outcomes that a manual leaves to the
+  processor; `walk_nested`: the entries used, a `NestedWalk` of `GpaWalk`s.
+- `EptEntry`: the bits of an EPT entry; `crosswalk.walker.nested.ept` has the rest of the format.
 - `NestedTables`: nested tables built and updated, range by range.
 """
 
-from crosswalk.walker.nested.context import NestedContext
+from crosswalk.walker.nested.context import EptCapability, EptContext, NestedContext
+from crosswalk.walker.nested.ept import EptEntry
 from crosswalk.walker.nested.outcome import (
+    EptMisconfiguration,
+    EptViolation,
     NestedError,
     NestedOutcome,
     NestedPageFault,
+    Qualification,
     nested_error_names,
+    qualification_names,
 )
 from crosswalk.walker.nested.tables import MemoryFull, NestedTables
-from crosswalk.walker.nested.translate import GpaWalk, NestedWalk, translate_nested, walk_nested
+from crosswalk.walker.nested.translate import (
+    GpaWalk,
+    NestedWalk,
+    nested_outcomes,
+    translate_nested,
+    walk_nested,
+)
 
 __all__ = [
+    "EptCapability",
+    "EptContext",
+    "EptEntry",
+    "EptMisconfiguration",
+    "EptViolation",
     "GpaWalk",
     "MemoryFull",
     "NestedContext",
@@ -26,7 +47,10 @@ __all__ = [
     "NestedPageFault",
     "NestedTables",
     "NestedWalk",
+    "Qualification",
     "nested_error_names",
+    "nested_outcomes",
+    "qualification_names",
     "translate_nested",
     "walk_nested",
 ]

@@ -1,9 +1,12 @@
-"""One translation under nested paging: the walk in two dimensions.
+"""One translation in two dimensions: the guest's walk, each step of it through the host's tables.
 
 `crosswalk.walker.translate` decides what the guest's entries allow; this module translates
-guest-physical addresses, and decides what the nested entries leave of the access.
+guest-physical addresses, and decides what the host's entries leave of the access. There is one
+walk. How entries are read and what they allow is the format's: `Npt` here, `Ept` in
+`crosswalk.walker.nested.violations`.
 
-Source: AMD APM vol. 2, "Nested Paging".
+Source: AMD APM vol. 2, "Nested Paging"; Intel SDM vol. 3C, "EPT Translation Mechanism",
+"Prioritization of EPT Misconfigurations and EPT Violations".
 """
 
 from collections.abc import Iterator
@@ -13,9 +16,16 @@ from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry, level_of
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.nested.context import NestedContext
-from crosswalk.walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
-from crosswalk.walker.outcome import PageFault, Translation
+from crosswalk.walker.nested.context import EptContext, NestedContext
+from crosswalk.walker.nested.outcome import (
+    EptViolation,
+    HostFault,
+    NestedError,
+    NestedOutcome,
+    NestedPageFault,
+)
+from crosswalk.walker.nested.violations import Ept
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from crosswalk.walker.rights import EXECUTES, WRITES, Grant, Rights, rights_table
 from crosswalk.walker.translate import (
     Step,
@@ -31,7 +41,9 @@ from crosswalk.walker.translate import (
 __all__ = [
     "GpaWalk",
     "NestedWalk",
+    "Npt",
     "nested_fault_code",
+    "nested_outcomes",
     "open_bits",
     "translate_nested",
     "walk_nested",
@@ -42,6 +54,11 @@ _NEEDED = {
     AccessType.WRITE: Grant.USER | Grant.WRITE,
     AccessType.EXECUTE: Grant.USER | Grant.EXECUTE,
 }
+_NEEDED_WITH_GMET = {
+    AccessType.READ: Grant(0),
+    AccessType.WRITE: Grant.WRITE,
+    AccessType.EXECUTE: Grant.EXECUTE,
+}
 _WITHHELD = {
     Grant.WRITE: WRITES,
     Grant.EXECUTE: EXECUTES,
@@ -50,13 +67,14 @@ _WITHHELD = {
 
 @dataclass(frozen=True, slots=True)
 class GpaWalk:
-    """The nested walk of one guest-physical address.
+    """The host's walk of one guest-physical address.
 
-    `path` has the nested entries; none where `gpa` is wider than the tables translate, which the
-    APM doesn't mention: it counts as not present. `pa` is the system-physical address; None where
-    the nested entries refuse the user read, or for the address of a guest entry the user write,
-    that the processor makes there. `step` is the guest entry at `pa`; None for the address of the
-    page itself, and where `pa` is None.
+    `path` has the host's entries; none where `gpa` is wider than the tables translate, of which
+    neither manual says anything: it counts as not present. `pa` is the system-physical address. It
+    is None where the host's entries refuse what the processor does there to read a guest entry;
+    for the address of the page itself, where nothing is mapped, or under AMD's nested paging where
+    a user may not read. `step` is the guest entry at `pa`; None for the address of the page itself,
+    and where `pa` is None.
     """
 
     gpa: int
@@ -69,8 +87,8 @@ class GpaWalk:
 class NestedWalk:
     """The entries of both dimensions that a linear address selects.
 
-    `tables` has the nested walk of each guest entry's address, the root's first; none for a linear
-    address that isn't canonical. `page` is the nested walk of the byte's own address; None where
+    `tables` has the host's walk of each guest entry's address, the root's first; none for a linear
+    address that isn't canonical. `page` is the host's walk of the byte's own address; None where
     the guest's walk ends without a page.
     """
 
@@ -92,12 +110,12 @@ class NestedWalk:
 
 
 def walk_nested(memory: PhysicalMemory, context: NestedContext, va: int) -> NestedWalk:
-    """Return the entries that `va` selects, each guest entry reached through nested tables.
+    """Return the entries that `va` selects, each guest entry reached through the host's tables.
 
     `memory` is system-physical. A table outside RAM ends the walk, in either dimension, as in
     `crosswalk.walker.translate.walk`.
     """
-    guest = context.guest
+    guest, host = context.guest, _host_of(context)
     lookups: list[GpaWalk] = []
     if not guest.canonical(va):
         return NestedWalk(va, (), None)
@@ -105,15 +123,17 @@ def walk_nested(memory: PhysicalMemory, context: NestedContext, va: int) -> Nest
     for number in range(guest.levels, 0, -1):
         level = level_of(guest, number)
         gpa = table + level.entry_size * level.index(va)
-        lookup = _walk_gpa(memory, context.host, gpa, AccessType.WRITE)
-        if lookup.pa is None:
-            lookups.append(lookup)
+        path = host.descend(memory, gpa)
+        if host.table_fault(path, va) is not None:
+            lookups.append(GpaWalk(gpa, path))
             break
-        step = step_at(memory, guest, level, lookup.pa)
-        lookups.append(replace(lookup, step=step))
+        pa = host.address(path.steps[-1], gpa)
+        step = step_at(memory, guest, level, pa)
+        lookups.append(GpaWalk(gpa, path, pa, step))
         if step.kind is StepKind.LEAF:
             at = page_address(guest, step, va)
-            page = _walk_gpa(memory, context.host, at, AccessType.READ)
+            path = host.descend(memory, at)
+            page = GpaWalk(at, path, host.address(path.steps[-1], at) if host.maps(path) else None)
             return NestedWalk(va, tuple(lookups), page)
         if step.kind is not StepKind.TABLE:
             break
@@ -124,81 +144,95 @@ def walk_nested(memory: PhysicalMemory, context: NestedContext, va: int) -> Nest
 def translate_nested(
     memory: PhysicalMemory, context: NestedContext, access: Access
 ) -> NestedOutcome:
-    """Return the outcome of an access on an AMD64 processor under nested paging.
+    """Return the outcome of an access under nested paging or EPT.
 
     Source: AMD APM vol. 2, "Nested Table Walk" and "Nested versus Guest Page Faults, Fault
-    Ordering".
+    Ordering"; Intel SDM vol. 3C, "Prioritization of EPT Misconfigurations and EPT Violations".
 
-    The TLB and the paging-structure caches are empty. The order of faults: the nested walk of a
-    guest entry's address, then that entry; all guest entries, then the nested walk of the page.
+    The TLB and the paging-structure caches are empty. The order of faults: the host's walk of a
+    guest entry's address, then that entry; all guest entries, then the host's walk of the page.
 
-    Nested entries: A is set in each that was used, D in the leaf of a write. A guest entry is
-    reached by a write, whether it changes or not. For a fault, `entries` has the bits that may be
-    set: those of all entries used, and where the nested walk of the page faults, also those that
-    a successful guest walk sets.
+    The host's entries: A is set in each that was used, D in the leaf of a write, under EPT with
+    EPTP bit 6 alone. A guest entry is reached by a write, whether it changes or not; under EPT
+    without that bit by a read, and by a write where A or D has to be set in it. For a fault,
+    `entries` has the bits that may be set: those of all entries used, and where the host's walk of
+    the page faults, also those that a successful guest walk sets.
 
     The page size is the smaller of the guest's and the host's; the rights are those that both
     grant.
+
+    Where a manual leaves more than one outcome to the processor, this is the first of
+    `nested_outcomes`.
     """
+    return nested_outcomes(memory, context, access)[0]
+
+
+def nested_outcomes(
+    memory: PhysicalMemory, context: NestedContext, access: Access
+) -> tuple[NestedOutcome, ...]:
+    """Return the outcomes that the manual allows, one of them but for one case.
+
+    Under EPT without EPTP bit 6, A and D of guest entries that lie where EPT allows no writing
+    can't be set: an EPT violation. Which of several such entries it names, whether that of the page
+    comes before it, and whether a walk that faults sets A before, is left to the processor. First
+    is the guest's fault, or else the violation at the entry nearest to the root.
+    """
+    host = _host_of(context)
     path = walk_nested(memory, context, access.va)
-    updates = list(_table_updates(path))
-    if path.tables and path.tables[-1].step is None:
+    if not path.tables:
+        return (GeneralProtection(),)
+    updates = list(_table_updates(host, path))
+    if path.tables[-1].step is None:
         last = path.tables[-1]
-        code = nested_fault_code(context.host, last.path, AccessType.WRITE)
-        used = [(step, Entry.A) for step in path.guest.steps]
-        return NestedPageFault(code | NestedError.TABLE, last.gpa, changed(updates + used))
+        fault = host.table_fault(last.path, access.va)
+        used = _refused(host, path, path.guest.steps, 0)
+        return tuple(
+            replace(each, entries=changed(updates + _marks(host, path, path.guest.steps, 0)))
+            for each in (fault, *used)
+            if each is not None
+        )
 
     outcome = judge(context.guest, access, path.guest)
-    if isinstance(outcome, PageFault):
-        used = [(step, Entry.A) for step in _used(path.guest)]
-        return replace(outcome, entries=changed(updates + used))
-    if not isinstance(outcome, Translation) or path.page is None:
-        return outcome
-    dirty = Entry.D if access.type is AccessType.WRITE else Entry(0)
-    updates += [(step, Entry.A) for step in path.guest.steps]
-    updates.append((path.guest.steps[-1], dirty))
-
-    nested = path.page.path
-    code = nested_fault_code(context.host, nested, access.type)
-    if code:
-        updates += [(step, Entry.A) for step in _used(nested)]
-        return NestedPageFault(
-            code | NestedError.FINAL,
-            path.page.gpa,
-            changed(updates),
-            open_bits(context.host, access.type),
+    if isinstance(outcome, PageFault) or path.page is None:
+        steps = _used(path.guest)
+        marks = changed(updates + _marks(host, path, steps, 0))
+        return tuple(
+            replace(each, entries=marks) for each in (outcome, *_refused(host, path, steps, 0))
         )
-    updates += [(step, Entry.A) for step in nested.steps]
-    updates.append((nested.steps[-1], dirty))
-    rights = Rights(int(rights_table(context.guest)[path.guest.grant]))
-    for grant, withheld in _WITHHELD.items():
-        if not nested.grant & grant:
-            rights &= ~withheld
+
+    dirty = int(Entry.D) if access.type is AccessType.WRITE else 0
+    steps = path.guest.steps
+    updates += _marks(host, path, steps, dirty)
+    nested = path.page.path
+    faults: list[HostFault] = list(_refused(host, path, steps, dirty))
+    last_fault = host.page_fault(nested, access, path.guest.grant)
+    if last_fault is not None:
+        faults.append(last_fault)
+    if faults:
+        updates += [(step, host.accessed) for step in _used(nested)]
+        return tuple(replace(fault, entries=changed(updates)) for fault in faults)
     leaf = nested.steps[-1]
-    size = min(
-        level_of(context.guest, path.guest.steps[-1].level).span,
-        level_of(context.host, leaf.level).span,
-    )
-    pa = page_address(context.host, leaf, path.page.gpa)
-    return Translation(pa, size, rights, changed(updates))
+    updates += [(step, host.accessed) for step in nested.steps]
+    updates.append((leaf, host.dirty if dirty else 0))
+    rights = Rights(int(rights_table(context.guest)[path.guest.grant]))
+    rights &= ~host.withheld(nested, path.guest.grant)
+    size = min(level_of(context.guest, path.guest.steps[-1].level).span, host.span(leaf))
+    return (Translation(host.address(leaf, path.page.gpa), size, rights, changed(updates)),)
 
 
-def _walk_gpa(memory: PhysicalMemory, host: PagingContext, gpa: int, kind: AccessType) -> GpaWalk:
-    if gpa >> 12 + 9 * host.levels:
-        return GpaWalk(gpa, Walk(gpa, ()))
-    path = descend(memory, host, gpa)
-    if nested_fault_code(host, path, kind):
-        return GpaWalk(gpa, path)
-    return GpaWalk(gpa, path, page_address(host, path.steps[-1], gpa))
+def _host_of(context: NestedContext) -> "Npt | Ept":
+    if isinstance(context.host, EptContext):
+        return Ept(context.host)
+    return Npt(context.host, context.gmet)
 
 
-def _table_updates(path: NestedWalk) -> Iterator[tuple[Step, Entry]]:
-    """Yield the A and D bits set in the nested entries that translate guest entries' addresses."""
+def _table_updates(host: "Npt | Ept", path: NestedWalk) -> Iterator[tuple[Step, int]]:
+    """Yield the A and D bits set in the host's entries that translate guest entries' addresses."""
     for lookup in path.tables:
         for step in _used(lookup.path):
-            yield step, Entry.A
-        if lookup.pa is not None:
-            yield lookup.path.steps[-1], Entry.D
+            yield step, host.accessed
+        if lookup.pa is not None and host.writes_tables:
+            yield lookup.path.steps[-1], host.dirty
 
 
 def _used(path: Walk) -> tuple[Step, ...]:
@@ -209,19 +243,125 @@ def _used(path: Walk) -> tuple[Step, ...]:
     return path.steps if path.leaf is not None else path.steps[:-1]
 
 
-def nested_fault_code(host: PagingContext, path: Walk, kind: AccessType) -> int:
+def _wanted(path: NestedWalk, used: tuple[Step, ...], dirty: int) -> Iterator[tuple[GpaWalk, int]]:
+    """Yield the guest entries in use, each with the bits that it is to have; `dirty` the leaf."""
+    for lookup in path.tables[: len(used)]:
+        yield lookup, int(Entry.A) | (dirty if lookup.step is path.guest.leaf else 0)
+
+
+def _marks(
+    host: "Npt | Ept", path: NestedWalk, used: tuple[Step, ...], dirty: int
+) -> list[tuple[Step, int]]:
+    """Return the bits set in the guest's entries, where the host's let them be set."""
+    return [
+        (lookup.step, bits)
+        for lookup, bits in _wanted(path, used, dirty)
+        if lookup.step is not None and host.update_fault(lookup.path, path.va) is None
+    ]
+
+
+def _refused(
+    host: "Npt | Ept", path: NestedWalk, used: tuple[Step, ...], dirty: int
+) -> Iterator[EptViolation]:
+    """Yield the violations at guest entries in which a bit has to be set and can't be."""
+    for lookup, bits in _wanted(path, used, dirty):
+        if lookup.step is not None and bits & ~lookup.step.entry:
+            fault = host.update_fault(lookup.path, path.va)
+            if fault is not None:
+                yield fault
+
+
+@dataclass(frozen=True, slots=True)
+class Npt:
+    """The host's side of a walk in two dimensions where it is AMD's nested tables.
+
+    Source: AMD APM vol. 2, "Nested Table Walk".
+    """
+
+    context: PagingContext
+    gmet: bool = False
+
+    writes_tables = True
+    """Whether a guest entry is reached by a write."""
+    accessed, dirty = int(Entry.A), int(Entry.D)
+    """The bits that are set in each entry used, and in the leaf of a write."""
+
+    def descend(self, memory: PhysicalMemory, gpa: int) -> Walk:
+        """Return the entries that a guest-physical address selects."""
+        if gpa >> 12 + 9 * self.context.levels:
+            return Walk(gpa, ())
+        return descend(memory, self.context, gpa)
+
+    def maps(self, path: Walk) -> bool:
+        """Return whether a user may read at the end of this walk."""
+        return not nested_fault_code(self.context, path, AccessType.READ, gmet=self.gmet)
+
+    def span(self, leaf: Step) -> int:
+        """Return the bytes that a leaf maps."""
+        return level_of(self.context, leaf.level).span
+
+    def address(self, leaf: Step, gpa: int) -> int:
+        """Return the system-physical address of a guest-physical one in the page of a leaf."""
+        return page_address(self.context, leaf, gpa)
+
+    def table_fault(self, path: Walk, _va: int) -> NestedPageFault | None:
+        """Return what reaching a guest entry at the end of this walk ends in, or None."""
+        code = nested_fault_code(self.context, path, AccessType.WRITE, gmet=self.gmet)
+        return self._fault(path, code | NestedError.TABLE, 0) if code else None
+
+    def update_fault(self, _path: Walk, _va: int) -> None:
+        """Return None: what may be reached may be written."""
+
+    def page_fault(self, path: Walk, access: Access, _grant: int) -> NestedPageFault | None:
+        """Return what an access to the page ends in, or None."""
+        supervisor = access.cpl < 3
+        code = nested_fault_code(
+            self.context, path, access.type, gmet=self.gmet, supervisor=supervisor
+        )
+        undefined = open_bits(self.context, access.type)
+        return self._fault(path, code | NestedError.FINAL, undefined, access.cpl) if code else None
+
+    def withheld(self, path: Walk, _grant: int) -> Rights:
+        """Return the rights that the entries of a page take from those that the guest grants."""
+        rights = Rights(0)
+        for needed, withheld in _WITHHELD.items():
+            if not path.grant & needed:
+                rights |= withheld
+        if self.gmet and path.grant & Grant.USER:
+            rights |= Rights.SUPERVISOR_EXECUTE
+        return rights
+
+    def _fault(self, path: Walk, code: int, undefined: int, cpl: int = 0) -> NestedPageFault:
+        # Whether an access is a user's is said for GMET off alone, where all of them are.
+        if self.gmet and cpl < 3:
+            undefined |= NestedError.US
+        return NestedPageFault(int(code), path.va, open=int(undefined))
+
+
+def nested_fault_code(
+    host: PagingContext,
+    path: Walk,
+    kind: AccessType,
+    *,
+    gmet: bool = False,
+    supervisor: bool = False,
+) -> int:
     """Return EXITINFO1 without the stage for a user access; 0 where nested entries allow it.
 
     ID is set for a code read where EFER.NXE is set, as in the error code of #PF. Where NXE is clear
     ID is one of `open_bits`: AMD APM vol. 2, "Nested versus Guest Page Faults, Fault Ordering",
     sets it for a code read and names no condition; "Page-Fault Error Code" requires NXE for #PF;
     emulators differ.
+
+    With `gmet` reads and writes don't ask for U, and a fetch is refused where U is set in all
+    entries and the `supervisor` makes it.
     """
-    needed = _NEEDED[kind]
+    needed = (_NEEDED_WITH_GMET if gmet else _NEEDED)[kind]
+    trapped = gmet and supervisor and kind is AccessType.EXECUTE
     last = path.steps[-1] if path.steps else None
     code = NestedError.US
     if last is not None and last.kind is StepKind.LEAF:
-        if path.grant & needed == needed:
+        if path.grant & needed == needed and not (trapped and path.grant & Grant.USER):
             return 0
         code |= NestedError.P
     elif last is not None and last.kind is StepKind.RESERVED:

@@ -52,7 +52,7 @@ TAKEN = {
 
 READ = {
     *("cr0", "cr3", "cr4", "efer", "pkru", "pkrs", "rflags_ac", "maxphyaddr", "page1gb"),
-    *("vendor", "encryption_mask", "guest", "host"),
+    *("vendor", "encryption_mask", "guest", "host", "npt"),
 }
 """What the probe may read of a context: raw registers and features."""
 
@@ -70,7 +70,7 @@ def taken(source):
             found += [f"{node.module}.{it.name}" for it in node.names if it.name not in allowed]
         elif isinstance(node, ast.Attribute):
             of = getattr(node.value, "id", getattr(node.value, "attr", ""))
-            if of in {"context", "guest", "host"} and node.attr not in READ:
+            if of in {"context", "guest", "host", "npt"} and node.attr not in READ:
                 found.append(f"{of}.{node.attr}")
     return found
 

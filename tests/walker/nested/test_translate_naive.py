@@ -193,10 +193,10 @@ PLANTED = {
         "_NEEDED",
         under_test._NEEDED | {AccessType.EXECUTE: Grant.USER},
     ),
-    "no mark in the nested tables": ("_table_updates", lambda path: ()),
+    "no mark in the nested tables": ("_table_updates", lambda host, path: ()),
     "tables read, not written": (
         "_table_updates",
-        lambda path: [
+        lambda host, path: [
             (step, Entry.A)
             for each in path.tables
             for step in (each.path.steps if each.pa is not None else each.path.steps[:-1])

@@ -1,0 +1,58 @@
+"""EPT entries in bulk: the rules of `crosswalk.walker.nested.ept`, stated over arrays."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.walker.memory import U64
+from crosswalk.walker.nested.context import EptCapability, EptContext
+from crosswalk.walker.nested.ept import (
+    EPT_MEMORY_TYPES,
+    EPT_TYPE_SHIFT,
+    EptEntry,
+    ept_maps_large,
+    ept_reserved_bits,
+    ept_uses,
+)
+
+__all__ = ["ept_leaves_among", "ept_misconfigured", "ept_types_of", "ept_uses_of_entries"]
+
+_TYPE_IS_RESERVED = np.array([number not in EPT_MEMORY_TYPES for number in range(8)])
+
+
+def ept_leaves_among(context: EptContext, level: int, entries: U64) -> NDArray[np.bool_]:
+    """Return which of these present entries of one level map a page, as bool[n]."""
+    if level == 1:
+        return np.ones(len(entries), np.bool_)
+    if not ept_maps_large(context, level):
+        return np.zeros(len(entries), np.bool_)
+    large: NDArray[np.bool_] = (entries & np.uint64(EptEntry.PS)) != 0
+    return large
+
+
+def ept_misconfigured(context: EptContext, level: int, entries: U64) -> NDArray[np.bool_]:
+    """Return which of these present entries of one level are EPT misconfigurations, as bool[n]."""
+    leaf = ept_leaves_among(context, level, entries)
+    of_leaf, of_table = (
+        np.uint64(ept_reserved_bits(context, level, leaf=it)) for it in (True, False)
+    )
+    wrong: NDArray[np.bool_] = (entries & np.where(leaf, of_leaf, of_table)) != 0
+    wrong |= leaf & _TYPE_IS_RESERVED[ept_types_of(entries)]
+    unreadable = (entries & np.uint64(EptEntry.R)) == 0
+    if context.capabilities & EptCapability.EXECUTE_ONLY:
+        unreadable &= (entries & np.uint64(EptEntry.W)) != 0
+    wrong |= unreadable
+    return wrong
+
+
+def ept_types_of(entries: U64) -> NDArray[np.uint8]:
+    """Return the number in the memory-type field of each leaf, uint8[n]."""
+    return (entries >> np.uint64(EPT_TYPE_SHIFT)).astype(np.uint8) & np.uint8(7)
+
+
+def ept_uses_of_entries(context: EptContext, entries: U64) -> NDArray[np.uint8]:
+    """Return what each of these present entries lets through, as `Use`, uint8[n]."""
+    low = entries.astype(np.uint8) & np.uint8(7)
+    user = (entries >> np.uint64(7)).astype(np.uint8) & np.uint8(8)
+    table = np.array([ept_uses(context, bits & 7 | (bits & 8) << 7) for bits in range(16)])
+    found: NDArray[np.uint8] = table.astype(np.uint8)[low | user]
+    return found
