@@ -104,17 +104,27 @@ class Qemu:
             raise BadInput(f"{self._path} {ran.ended}: {ran.said}")
         return Printed(data, *_ending(ran, data), ran.said)
 
+    def prepared(self, kernel: Path, mib: int, wish: CpuWish = ANY_CPU) -> list[str]:
+        """Return the command that boots an image with so much RAM, and no devices but the PC's."""
+        return [*self._machine(wish), "-machine", "pc", "-m", str(mib), "-kernel", str(kernel)]
+
     def close(self) -> None:
         """Nothing is kept between boots."""
+
+    def _machine(self, wish: CpuWish) -> list[str]:
+        return [
+            self._path,
+            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+            *_ACCELERATORS[self._accelerator],
+            *("-cpu", self._cpu(wish)),
+        ]
 
     def _command(self, kernel: Path, ram: Path, wish: CpuWish) -> list[str]:
         # What is above 3 GiB begins at 4 GiB.
         size = _RAM if wish.ram is None else (wish.ram >> 20) - 1024
         return [
-            self._path,
-            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-            *_ACCELERATORS[self._accelerator],
-            *("-machine", "pc,memory-backend=ram", "-m", str(size), "-cpu", self._cpu(wish)),
+            *self._machine(wish),
+            *("-machine", "pc,memory-backend=ram", "-m", str(size)),
             *("-object", f"memory-backend-file,id=ram,size={size}M,mem-path={ram},share=on"),
             *("-kernel", str(kernel)),
         ]

@@ -283,6 +283,8 @@ def most_words(command: Command) -> int:
         Op.GET_REGISTERS: lambda: len(REGISTERS),
         Op.READ_FIELDS: lambda: size,
         Op.RUN: lambda: size + len(REGISTERS),
+        Op.RUN_VMCB: lambda: size + len(REGISTERS),
+        Op.RESTORE: lambda: 2 * int(payload[0]) + 1,
     }
     return max(own[command.op]() if command.op in own else 0, 4) + 2
 
