@@ -8,6 +8,7 @@ allow, for any privilege level; a page of RAM that nothing maps is granted readi
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntFlag, StrEnum
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ __all__ = [
     "inexpressible",
     "permission_of",
     "protect",
+    "rounded",
 ]
 
 
@@ -82,7 +84,7 @@ class Protection(Rows):
     def __iter__(self) -> Iterator[PageEntry]:
         """Yield what is granted as entries of a page list; neighbours differ in permission."""
         permissions = self.permissions
-        for start, size, row in _ranges(self.start, self.size, permissions):
+        for start, size, row in self.runs_of(permissions):
             yield PageEntry(start, start + size, Permission(int(permissions[row])))
 
     @property
@@ -94,10 +96,24 @@ class Protection(Rows):
         permissions: NDArray[np.uint8] = _PERMISSIONS[self.granted]
         return permissions
 
+    def for_tables(self, kind: TableKind) -> Iterator[tuple[int, int, Permission | Use]]:
+        """Yield (start, size, what is granted) as `NestedTables.update` takes it.
+
+        A `Use` for tables with mode-based execute control, a `Permission` for others.
+        """
+        if kind is TableKind.EPT_MBEC:
+            yield from self.uses()
+        else:
+            yield from ((each.pa, each.epa - each.pa, each.permission) for each in self)
+
     def uses(self) -> Iterator[tuple[int, int, Use]]:
         """Yield (start, size, what is granted); neighbours differ in that."""
-        for start, size, row in _ranges(self.start, self.size, self.granted):
+        for start, size, row in self.runs_of(self.granted):
             yield start, size, Use(int(self.granted[row]))
+
+    def runs_of(self, key: NDArray[np.generic]) -> Iterator[tuple[int, int, int]]:
+        """Yield (start, size, first row) of neighbours that have the same in `key`, by row."""
+        yield from _ranges(self.start, self.size, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +127,25 @@ class Inexpressible:
 
 
 def protect(
-    frames: Frames, ram: Sequence[tuple[int, int]], kind: TableKind = TableKind.NPT
+    frames: Frames,
+    ram: Sequence[tuple[int, int]],
+    kind: TableKind = TableKind.NPT,
+    *,
+    execute_only: bool = True,
 ) -> Protection:
     """Return what to grant each frame of RAM, by collective rights, in tables of a kind.
+
+    What a kind of table can't withhold is granted: the least that includes what is wanted, as a
+    guest that works has to go on working. `execute_only` says whether EPT may withhold reading
+    from what can be executed (IA32_VMX_EPT_VPID_CAP, bit 0).
 
     `ram` is as in `PhysicalMemory.ranges`. Frames outside RAM, of devices, are left out.
     """
     parts = _folded(overlay(ram, frames))
     rights = parts.rights[:, 0]
     wanted = _WANTED[rights]
-    return Protection(parts.start, parts.size, rights, wanted, _GRANTED[kind][wanted])
+    granted = rounded(kind, execute_only=execute_only)[wanted]
+    return Protection(parts.start, parts.size, rights, wanted, granted)
 
 
 def inexpressible(protection: Protection) -> list[Inexpressible]:
@@ -140,7 +165,7 @@ def _folded(parts: Overlay) -> Overlay:
     return Overlay(start, parts.start[last] + parts.size[last] - start, parts.rights[first])
 
 
-def _ranges(start: U64, size: U64, key: NDArray[np.uint8]) -> Iterator[tuple[int, int, int]]:
+def _ranges(start: U64, size: U64, key: NDArray[np.generic]) -> Iterator[tuple[int, int, int]]:
     """Yield (start, size, first row) of each run of rows without gaps and with one key."""
     first, last = _runs(start, size, key)
     sizes = start[last] + size[last] - start[first]
@@ -148,7 +173,7 @@ def _ranges(start: U64, size: U64, key: NDArray[np.uint8]) -> Iterator[tuple[int
 
 
 def _runs(
-    start: U64, size: U64, key: NDArray[np.uint8]
+    start: U64, size: U64, key: NDArray[np.generic]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the first and the last row of each run of rows without gaps and with one key."""
     begins = np.ones(len(start), np.bool_)
@@ -169,11 +194,22 @@ def _use_of(rights: int) -> Use:
     )
 
 
-def _rounded(kind: TableKind, use: int) -> int:
-    """Return the least that a kind of table can grant which includes all of `use`."""
+@cache
+def rounded(kind: TableKind, *, execute_only: bool = True) -> NDArray[np.uint8]:
+    """Return for each `Use` the least that a kind of table can grant which includes it: uint8[16].
+
+    Source: AMD APM vol. 2, "Nested Table Walk"; Intel SDM vol. 3C, "EPT Misconfigurations".
+    """
+    return np.array(
+        [_rounded(kind, use, execute_only=execute_only) for use in range(_USES)], np.uint8
+    )
+
+
+def _rounded(kind: TableKind, use: int, *, execute_only: bool) -> int:
     if use & _EXECUTE and kind is not TableKind.EPT_MBEC:
         use |= _EXECUTE
-    if use & Use.WRITE or (use and kind is TableKind.NPT):
+    unreadable = _EXECUTE if execute_only and kind is not TableKind.NPT else 0
+    if use & ~unreadable:
         use |= Use.READ
     return use
 
@@ -184,7 +220,4 @@ def permission_of(use: int) -> Permission:
 
 
 _WANTED = np.array([_use_of(rights) for rights in range(64)], np.uint8)
-_GRANTED = {
-    kind: np.array([_rounded(kind, use) for use in range(_USES)], np.uint8) for kind in TableKind
-}
 _PERMISSIONS = np.array([permission_of(use) for use in range(_USES)], np.uint8)

@@ -55,22 +55,24 @@ def _uses(rights):
     return frozenset(use for use in USES if rights & NEEDS[use])
 
 
-def expressible(kind):
+def expressible(kind, *, execute_only=True):
     """All sets of words that a kind of second-level table can grant."""
     for some in chain.from_iterable(combinations(USES, count) for count in range(5)):
         uses = frozenset(some)
         apart = len(uses & {"supervisor execute", "user execute"}) == 1
         if apart and kind != "ept-mbec":
             continue
-        if "read" not in uses and (uses if kind == "npt" else "write" in uses):
+        readless = uses if kind == "npt" or not execute_only else uses & {"write"}
+        if "read" not in uses and readless:
             continue
         yield uses
 
 
 @cache
-def least(kind, uses):
+def least(kind, uses, *, execute_only=True):
     """The least that a kind can grant to allow all of these."""
-    return min((each for each in expressible(kind) if uses <= each), key=len)
+    every = expressible(kind, execute_only=execute_only)
+    return min((each for each in every if uses <= each), key=len)
 
 
 def offset_of(page):

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from crosswalk.walker import Frames, Rights, collective_rights
+from crosswalk.walker.nested.formats import table_format
 from crosswalk.walker.protection import Permission, overlay, policy
 from crosswalk.walker.protection.policy import TableKind, Use, inexpressible, protect
 from tests.random_tables import random_tables
@@ -123,8 +124,12 @@ def test_a_right_too_many_or_too_few_is_found_by_going_frame_by_frame(wrong, mon
 
 @pytest.mark.parametrize("kind", [TableKind.NPT, TableKind.EPT])
 def test_a_kind_taken_for_one_that_can_do_more_is_found(kind, monkeypatch):
-    wrong = policy._GRANTED | {kind: policy._GRANTED[TableKind.EPT_MBEC]}
-    monkeypatch.setattr(policy, "_GRANTED", wrong)
+    right = policy.rounded
+    monkeypatch.setattr(
+        policy,
+        "rounded",
+        lambda asked, **options: right(TableKind.EPT_MBEC if asked == kind else asked, **options),
+    )
     tables = wrong_tables(kind)
     monkeypatch.undo()
     assert expected(tables, kind) == found(tables, kind)
@@ -142,11 +147,23 @@ def test_a_range_that_lasts_a_frame_too_long_is_found(monkeypatch):
 
 
 @KINDS
+@pytest.mark.parametrize("execute_only", [True, False])
 @pytest.mark.parametrize("use", range(16))
-def test_what_a_kind_grants_is_the_least_that_it_can_express(kind, use):
-    granted = words(int(policy._GRANTED[kind][use]))
-    assert least(kind, words(use)) == granted
-    assert granted in list(expressible(kind))
+def test_what_a_kind_grants_is_the_least_that_it_can_express(kind, execute_only, use):
+    granted = words(int(policy.rounded(kind, execute_only=execute_only)[use]))
+    assert least(kind, words(use), execute_only=execute_only) == granted
+    assert granted in list(expressible(kind, execute_only=execute_only))
+
+
+@KINDS
+@pytest.mark.parametrize("execute_only", [True, False])
+def test_entries_can_say_what_a_kind_can_express_and_nothing_else(kind, execute_only):
+    entries = table_format(kind, execute_only=execute_only)
+    every = int(~entries.rights(0))
+    said = [rights for rights in range(every + 1) if entries.can_grant(rights)]
+    if kind != TableKind.EPT_MBEC:
+        said = [rights | (Use.USER_EXECUTE if rights & 4 else 0) for rights in said]
+    assert set(expressible(kind, execute_only=execute_only)) == {words(use) for use in said}
 
 
 def handmade(*ranges):
@@ -158,18 +175,22 @@ EXECUTE_ONLY = handmade((0, KIB4, Rights.SUPERVISOR_EXECUTE))
 
 
 @pytest.mark.parametrize(
-    ("kind", "beyond"),
+    ("kind", "execute_only", "beyond"),
     [
-        (TableKind.NPT, Use.READ | Use.USER_EXECUTE),
-        (TableKind.EPT, Use.USER_EXECUTE),
-        (TableKind.EPT_MBEC, None),
+        (TableKind.NPT, True, Use.READ | Use.USER_EXECUTE),
+        (TableKind.EPT, True, Use.USER_EXECUTE),
+        (TableKind.EPT, False, Use.READ | Use.USER_EXECUTE),
+        (TableKind.EPT_MBEC, True, None),
+        (TableKind.EPT_MBEC, False, Use.READ),
     ],
 )
-def test_execute_only_is_what_npt_can_not_say(kind, beyond):
+def test_execute_only_is_what_npt_and_some_processors_ept_can_not_say(kind, execute_only, beyond):
     # No table of the guest's own can say it, but who fills in Frames from elsewhere may.
     said = [
         (each.pa, each.size, each.wanted, each.beyond)
-        for each in inexpressible(protect(EXECUTE_ONLY, [(0, KIB4)], kind))
+        for each in inexpressible(
+            protect(EXECUTE_ONLY, [(0, KIB4)], kind, execute_only=execute_only)
+        )
     ]
     assert [(0, KIB4, Use.SUPERVISOR_EXECUTE, beyond)][: beyond is not None] == said
 
