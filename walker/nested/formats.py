@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.entry import Entry
 from crosswalk.walker.memory import U64
-from crosswalk.walker.mtrrs import MTRR_TYPES, MemoryType
+from crosswalk.walker.mtrrs import MemoryType
+from crosswalk.walker.nested.ept import EPT_MEMORY_TYPES, EPT_TYPE_SHIFT, EptEntry
 from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind, Use
 from crosswalk.walker.rights import rwx
@@ -28,8 +29,9 @@ TYPE_SHIFT = 4
 """Where a grant has the memory type."""
 
 _GRANTS = 0x80
-_PS = 1 << 7
-_XU = 1 << 10
+_RWX = int(EptEntry.R | EptEntry.W | EptEntry.X)
+_PS = int(Entry.PS)
+"""What makes a leaf of an entry above the last level, in both formats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +161,12 @@ def _ept(*, execute_only: bool, mbec: bool) -> TableFormat:
     def flags(rights: int, type_: int) -> int:
         if not rights:
             return 0
-        return rights & 7 | type_ << 3 | (_XU if rights & Use.USER_EXECUTE else 0)
+        executes = EptEntry.XU if rights & Use.USER_EXECUTE else 0
+        return rights & _RWX | type_ << EPT_TYPE_SHIFT | executes
 
     def meaning(bits: int, type_: int) -> int:
         rights = bits & every
-        if not rights or rights not in expressible or type_ not in MTRR_TYPES:
+        if not rights or rights not in expressible or type_ not in EPT_MEMORY_TYPES:
             return 0
         return rights | type_ << TYPE_SHIFT
 
@@ -171,12 +174,12 @@ def _ept(*, execute_only: bool, mbec: bool) -> TableFormat:
         rights=Use if mbec else Permission,
         rule=f"what can be written{'' if execute_only else ' or executed'} can be read",
         expressible=expressible,
-        types=frozenset(MTRR_TYPES),
+        types=frozenset(map(MemoryType, EPT_MEMORY_TYPES)),
         flags=_by_grant(flags).astype(np.uint64),
-        table=7 | (_XU if mbec else 0),
-        present=7 | (_XU if mbec else 0),
-        accessed=1 << 8,
-        dirty=1 << 9,
+        table=_RWX | (EptEntry.XU if mbec else 0),
+        present=_RWX | (EptEntry.XU if mbec else 0),
+        accessed=int(EptEntry.A),
+        dirty=int(EptEntry.D),
         fields=((0, 7), (7, 8), (-1, 0x70)),
         meanings=_by_grant(meaning).astype(np.uint8),
     )

@@ -11,6 +11,7 @@ from crosswalk.walker.entry import ADDRESS_FIELD, LEVELS
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.memory import FRAME, U64, WORDS
 from crosswalk.walker.mtrrs import MemoryType
+from crosswalk.walker.nested.context import EptContext
 from crosswalk.walker.nested.formats import RIGHTS, TYPE_SHIFT, table_format
 from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind, Use
@@ -110,7 +111,9 @@ class NestedTables:
         """
         if self._kind is TableKind.NPT:
             raise BadInput("nested tables of AMD's format have no EPTP")
-        return self._pa | int(accessed_dirty) << 6 | (self._levels - 1) << 3 | MemoryType.WB
+        return EptContext.at(
+            self._pa, levels=self._levels, accessed_dirty=accessed_dirty, maxphyaddr=52
+        ).eptp
 
     @property
     def tables(self) -> int:
