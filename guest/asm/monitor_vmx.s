@@ -15,6 +15,7 @@
 .equ F_ENTRY_EVENT, 0x4016
 .equ F_ENTRY_ERROR, 0x4018
 .equ F_HOST_CR0, 0x6c00
+.equ F_QUALIFICATION, 0x6400
 .equ F_RIP, 0x681e
 .equ EVENT_GP, 0x80000b0d       # valid, error code, hardware exception, vector 13
 
@@ -108,7 +109,7 @@ not_code:
     call host_field
     xor eax, eax
     call host_field
-    lea rax, [rbp + P_STACK_TOP]
+    mov rax, rsp                # above it is where the batch returns to
     call host_field
     lea rax, [rip + vm_exit]
     call host_field
@@ -208,6 +209,10 @@ ept_kept:
     invvpid rax, [rbp + D_NO_EPT]
     jbe vm_failed
 vpid_kept:
+    test r8b, RUN_IO
+    jz no_io
+    call carry_out_io
+no_io:
     mov qword ptr [rbp + D_COUNT], 0
 enter_vmx:
     mov rax, [rbp + D_GUEST_CR2]
@@ -235,7 +240,50 @@ resume:
     vmresume
     jmp vm_failed
 
-# Where the CPU goes at an exit, with the stack at its top.
+# Carry out the guest's I/O instruction, for which it left, no string's; it goes on behind it.
+carry_out_io:
+    mov ecx, F_QUALIFICATION
+    vmread r9, rcx
+    mov rdx, r9
+    shr edx, 16
+    mov rax, [rbp + D_RAX]
+    mov ecx, r9d
+    and ecx, 7                  # the bytes, but one
+    test r9b, 8
+    jnz io_in
+    cmp ecx, 1
+    jb io_out_byte
+    je io_out_word
+    out dx, eax
+    jmp io_done
+io_out_word:
+    out dx, ax
+    jmp io_done
+io_out_byte:
+    out dx, al
+    jmp io_done
+io_in:
+    cmp ecx, 1
+    jb io_in_byte
+    je io_in_word
+    in eax, dx
+    jmp io_done
+io_in_word:
+    in ax, dx
+    jmp io_done
+io_in_byte:
+    in al, dx
+io_done:
+    mov [rbp + D_RAX], rax
+    mov ecx, F_RIP
+    vmread rax, rcx
+    mov edx, F_INSTRUCTION_LENGTH
+    vmread rdx, rdx
+    add rax, rdx
+    vmwrite rcx, rax
+    ret
+
+# Where the CPU goes at an exit, with the stack as a batch's commands have it.
 vm_exit:
     push rbp
     lea rbp, [rip + in_long]

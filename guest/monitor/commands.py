@@ -154,6 +154,9 @@ class RunFlag(IntFlag):
     """INVEPT of all contexts, before the entry."""
     INVVPID = 2
     """INVVPID of all contexts, before the entry."""
+    IO = 4
+    """The I/O instruction of the last exit, no string's, is carried out; the guest goes on behind
+    it."""
 
 
 KEPT = RunFlag(0)
