@@ -85,8 +85,8 @@ class BochsHost:
 class QemuHost:
     """QEMU with TCG as a machine for a monitor: with SVM and nested paging.
 
-    `wish` decides its CPU; it has SVM whatever its vendor. RAM ends at 2,000 MiB: behind it there is
-    nothing, which is read as zeros. Raises `BadInput` where there is no QEMU.
+    `wish` decides its CPU; it has SVM whatever its vendor. RAM ends at 2,000 MiB: behind it there
+    is nothing, which is read as zeros. Raises `BadInput` where there is no QEMU.
     """
 
     def __init__(
