@@ -25,6 +25,7 @@ from crosswalk.guest.monitor.image import (
     COMMANDS_SECTOR,
     DISK_SECTORS,
     MARK,
+    RING,
     SECTOR,
     monitor_image,
 )
@@ -39,10 +40,11 @@ PLACE = 0x800_0000
 _MEMORY = 1 << 34
 _OUTPUT = 1 << 20
 _PATIENCE = 6.0
-_MARKED = MARK.to_bytes(8, "little")
-_RING = 24
+_RING = bytes([RING])
 _KEPT = 1 << 16
 """Words of a batch that are kept free, of commands and of answers."""
+_DONE, _MOST_GREETING = 2, 1024
+"""Words of the end of a batch, and of a greeting at most."""
 _PIECE = BUFFER // 16
 """Words of one read or write at most."""
 
@@ -115,7 +117,7 @@ class Monitor:
             command = machine.prepared(folder, monitor_image(base), disk)
             limits = Limits(seconds=seconds, output=_OUTPUT, memory=_MEMORY, patience=_PATIENCE)
             self._process = Process(limits, _no_body, command)
-            self.greeting = _greeting(self._heard())
+            self.greeting = _greeting(self._heard(_MOST_GREETING))
         except BaseException:
             self.close()
             raise
@@ -133,13 +135,16 @@ class Monitor:
 
     def close(self) -> None:
         """End the machine, and remove what it read and wrote."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.close()
+        self._end()
         if self._disk >= 0:
             os.close(self._disk)
             self._disk = -1
         self._folder.cleanup()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
 
     def perform(self, *asked: Command) -> list[Answer]:
         """Have commands carried out in order; return their answers.
@@ -175,7 +180,7 @@ class Monitor:
     def _put(self, batch: Sequence[Command], before: Sequence[Answer]) -> list[Answer]:
         """Return the answers to a batch, up to the first failure."""
         if self._process is None:
-            raise CrosswalkError(f"{self.name}: the monitor has been closed")
+            raise CrosswalkError(f"{self.name}: the monitor has ended")
         self._batch += 1
         words = commands.encoded(batch, self._batch)
         os.pwrite(self._disk, words.astype("<u8").tobytes(), COMMANDS_SECTOR * SECTOR)
@@ -184,9 +189,11 @@ class Monitor:
             self._disk, np.array([*ring, sum(ring) % (1 << 64)], "<u8").tobytes(), 0
         )  # The last of all.
         try:
-            answers = self._heard()
+            answers = self._heard(sum(map(commands.most_words, batch)))
         except MonitorEnded as ended:
             raise MonitorEnded(self.name, ended.ended, [*before, *ended.answers]) from None
+        if answers and (answers[-1].status is Status.REFUSED or answers[-1].op is Op.END):
+            self._end()
         for number, (answer, command) in enumerate(zip(answers, batch, strict=False)):
             if (answer.op, answer.sequence) != (command.op, number & 0xFFFF):
                 raise Damaged(f"{self.name}: answer {number} is to another command")
@@ -196,30 +203,23 @@ class Monitor:
             raise Damaged(f"{self.name}: {len(answers)} answers to {len(batch)} commands")
         return answers
 
-    def _heard(self) -> list[Answer]:
-        """Return the answers to the batch, when the machine says that they are there."""
+    def _heard(self, most: int) -> list[Answer]:
+        """Return the answers to the batch, `most` words, when the machine says they are there."""
         process = self._process
         assert process is not None  # noqa: S101  # Its callers have seen to it.
-        said = bytearray()
-
-        def whole(part: bytes) -> bool:
-            said.extend(part)
-            at = said.find(_MARKED)
-            return at >= 0 and len(said) >= at + _RING
-
         try:
-            process.talk(b"", whole, _OUTPUT)
+            process.talk(b"", lambda part: _RING in part, _OUTPUT)
         except NoAnswer as failed:
             self._process = None  # It has closed itself.
             raise self._ended(failed) from None
         except ProcessEnded as killed:
             self._process = None
             raise ProcessLost(f"{self.name} {killed}") from None
-        at = said.find(_MARKED)
-        ring = np.frombuffer(bytes(said[at : at + _RING]), "<u8").tolist()
-        if ring[1] != self._batch or ring[2] * 8 > BUFFER:
-            raise Damaged(f"{self.name}: rings for batch {ring[1]}, where {self._batch} is meant")
-        return list(commands.decoded(self._answers(ring[2]), self._batch))
+        words = self._answers(min(most + _DONE, BUFFER // 8))
+        try:
+            return list(commands.decoded(words, self._batch))
+        except Damaged as damaged:
+            raise Damaged(f"{self.name}: {damaged}") from None
 
     def _answers(self, words: int) -> U64:
         data = os.pread(self._disk, 8 * words, ANSWERS_SECTOR * SECTOR)

@@ -231,6 +231,13 @@ end_answer:
     mov [rbp + D_OUT], rdi
     ret
 
+# Behind the last answer.
+end_batch:
+    mov r15, [rbp + D_OUT]
+    lea rdi, [r15 + 8]
+    mov ebx, OP_DONE
+    jmp end_answer
+
 # The checksum of RCX words from RSI on, in RAX: see commands.py. RCX, RDX, RSI are lost.
 checksum:
     movabs rax, SUM_START
@@ -263,8 +270,10 @@ do_end:
     call end_answer
     jmp give_up
 
-# In memory answers end with a word of zeros, which nothing was written to.
 power_off:
+    cmp qword ptr [rbp + D_TRANSPORT], TRANSPORT_DISK
+    je printed
+    call end_batch
     cmp qword ptr [rbp + D_TRANSPORT], TRANSPORT_PRINTED
     jne printed
     mov rsi, [rbp + D_ANSWERS]

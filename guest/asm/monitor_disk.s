@@ -5,7 +5,8 @@
 #   COMMANDS    the batch
 #   ANSWERS     the answers to it
 #
-# A batch is there when the doorbell has another number; that the answers are, port 0xE9 says.
+# A batch is there when the doorbell has another number; that the answers are, one byte by port 0xE9
+# says.
 
 .equ ATA_DATA, 0x170
 .equ ATA_COUNT, 0x172
@@ -39,28 +40,14 @@ write_answers:
 
 # Write all answers, and ring; the next ones begin anew.
 send:
+    call end_batch
     mov rax, [rbp + D_OUT]
     call write_answers
-    mov rax, MARK
-    call ring_word
-    mov rax, [rbp + D_BATCH]
-    call ring_word
-    mov rax, [rbp + D_OUT]
-    sub rax, [rbp + D_ANSWERS]
-    shr rax, 3
-    call ring_word
+    mov al, RING
+    out 0xe9, al
     mov rax, [rbp + D_ANSWERS]
     mov [rbp + D_OUT], rax
     mov [rbp + D_WRITTEN], rax
-    ret
-
-ring_word:
-    mov ecx, 8
-    mov edx, 0xe9
-next_ring:
-    out dx, al
-    shr rax, 8
-    loop next_ring
     ret
 
 # Wait for the next batch: R12 to R13.

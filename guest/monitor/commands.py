@@ -9,9 +9,9 @@ before it, modulo 2^64: with A the sum of these and of a start, and B the sum of
 it is A + 2 B. The start is a constant plus the number of the batch: what is left of another batch
 fails that test, and isn't taken for a part of this one.
 
-The first answer of all, in batch 0, is the greeting. After an answer whose status isn't OK no
-further commands of its batch are carried out, unless the command may fail; after REFUSED the
-monitor ends.
+The first answer of all, in batch 0, is the greeting; the last one of each batch is DONE. After an
+answer whose status isn't OK no further commands of its batch are carried out, unless the command
+may fail; after REFUSED the monitor ends.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -136,6 +136,9 @@ class Op(IntEnum):
     many words differed from the copies; of those listed the address and the value. All are as in
     the copies then."""
 
+    DONE = 255
+    """No command, and no answer to one: behind the last answer of a batch."""
+
 
 class Flag(IntFlag):
     """Flags of any command."""
@@ -255,12 +258,14 @@ def encoded(commands: Iterable[Command], batch: int) -> U64:
 
 
 def decoded(words: U64, batch: int) -> Iterator[Answer]:
-    """Yield the answers that these words hold, to their end, or to a word of zeros.
+    """Yield the answers to a batch that these words hold; what is behind DONE isn't looked at.
 
-    Raises `Damaged` where they aren't answers of this batch, with those before it yielded.
+    Raises `Damaged` where they aren't answers to this batch, with those before it yielded.
     """
     at, number = 0, 0
-    while at < len(words) and (batch or words[at] or not at):
+    while True:
+        if at >= len(words):
+            raise Damaged(f"{number} answers have no end")
         head = int(words[at])
         op, status, sequence = head & 0xFF, head >> 8 & 0xFF, head >> 16 & 0xFFFF
         last = at + 1 + (head >> 32)
@@ -270,6 +275,8 @@ def decoded(words: U64, batch: int) -> Iterator[Answer]:
             raise Damaged(f"answer {number} hasn't the checksum of its words")
         if op not in _OPS or status not in _STATUSES:
             raise Damaged(f"answer {number} is none: {head:#x}")
+        if op == Op.DONE:
+            return
         yield Answer(Op(op), Status(status), sequence, words[at + 1 : last])
         at, number = last + 1, number + 1
 

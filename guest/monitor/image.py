@@ -35,6 +35,7 @@ __all__ = [
     "COMMANDS_SECTOR",
     "DISK_SECTORS",
     "MARK",
+    "RING",
     "SECTOR",
     "SOURCES",
     "Transport",
@@ -65,7 +66,10 @@ DISK_SECTORS = -(-(ANSWERS_SECTOR + BUFFER // SECTOR) // _CYLINDER) * _CYLINDER
 """The size of the mailbox: whole cylinders, of 16 heads with 63 sectors."""
 
 MARK = int.from_bytes(b"monitor\x01", "little")
-"""The first word of the doorbell, and of what port 0xE9 says."""
+"""The first word of the doorbell."""
+
+RING = 0xFE
+"""What port 0xE9 says when the answers are there: a byte that is in no text."""
 
 _TOP = 3 << 30
 _KEPT_WORDS = 64
@@ -250,6 +254,7 @@ def symbols() -> dict[str, int]:
         "REGISTERS": len(REGISTERS),
         "KEPT_WORDS": _KEPT_WORDS,
         "MARK": MARK,
+        "RING": RING,
         "COMMANDS_SECTOR": COMMANDS_SECTOR,
         "ANSWERS_SECTOR": ANSWERS_SECTOR,
         "UNEXPECTED_HEAD": Op.GREETING | Status.FAULT << 8,
