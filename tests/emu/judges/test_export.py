@@ -26,7 +26,7 @@ from crosswalk.walker.formats import Probe, dump_case, load_case
 from crosswalk.walker.memory import SparseWords
 from tests.emu.case_files import CASES, JUDGES_CASES
 from tests.emu.cli.running import crosswalk
-from tests.emu.judges.conftest import missing
+from tests.emu.conftest import missing
 from tests.emu.judges.images import record
 
 TABLES = {"0x1000": "0x2007", "0x2000": "0x3007", "0x3000": "0x4007", "0x4000": "0x200007"}
