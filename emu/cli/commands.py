@@ -433,9 +433,17 @@ _PROTECT = Command(
                 Option(_POLICY.names, _POLICY.settings, ("source",)),
                 option(
                     "--format",
-                    choices=["json", "pages"],
-                    help="instead of a summary, write the list of what is granted: as one "
-                    "document, or as the page list that a hypercall takes",
+                    choices=["json", "pages", "ept", "kvm", "kvm-deny"],
+                    help="instead of a summary, write what is granted: as one document, as the "
+                    "page list that a hypercall takes, as an EPT, or as KVM's memory attributes "
+                    "(Heki's; NR, NW, NX)",
+                    needs="source",
+                ),
+                option(
+                    "--beyond",
+                    action="store_true",
+                    help="instead of a summary, compare what each kind of second-level table "
+                    "grants beyond the collective rights",
                     needs="source",
                 ),
                 option(
@@ -456,7 +464,14 @@ _PROTECT = Command(
                     "--at",
                     metavar="PA",
                     type=number(bits=52),
-                    help="where in memory the page list is to lie (0x100000)",
+                    help="where in memory the page list is to lie (0x100000), or the EPT",
+                    needs="format",
+                ),
+                option(
+                    "--offset",
+                    metavar="BYTES",
+                    type=number(bits=52),
+                    help="how far above its guest-physical address the EPT maps a page (0)",
                     needs="format",
                 ),
             ),

@@ -1,10 +1,9 @@
 """`protect`: what the policy grants each page of SOURCE, of a Linux kernel, or of the guest."""
 
 import argparse
-import json
 import time
-
-import msgspec
+from collections.abc import Iterator
+from typing import Any
 
 from crosswalk.emu.cli.expecting import (
     chosen_sentences,
@@ -14,29 +13,22 @@ from crosswalk.emu.cli.expecting import (
     report_beside,
 )
 from crosswalk.emu.cli.expecting import record as expectations_record
-from crosswalk.emu.cli.followed import follow
+from crosswalk.emu.cli.followed import Followed, follow
 from crosswalk.emu.cli.names import chosen_names
 from crosswalk.emu.cli.output import command_text, emit, remark
+from crosswalk.emu.cli.protect_list import require_format, write_list
 from crosswalk.emu.cli.sources import report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
+from crosswalk.emu.report.beyond import beyond_lines, beyond_record
 from crosswalk.emu.report.expectations import Result
-from crosswalk.emu.report.protection import (
-    protection_record,
-    protection_summary_record,
-    summary_lines,
-)
+from crosswalk.emu.report.protection import protection_summary_record, summary_lines
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import Frames, collective_rights
-from crosswalk.walker.memory import FRAME, PhysicalMemory
-from crosswalk.walker.protection.pagelist import Permission, encode
+from crosswalk.walker.protection.enforcers import beyond
 from crosswalk.walker.protection.policy import TableKind, protect
 from crosswalk.walker.protection.summary import exposed, summarise
 
 __all__ = ["run"]
-
-_AT = 0x10_0000
-_BOTH = Permission.WRITE | Permission.EXECUTE
 
 
 def run(options: argparse.Namespace) -> int:
@@ -86,33 +78,40 @@ def _protect_source(options: argparse.Namespace) -> int:
     if options.format is not None:
         if not violated:
             followed.nothing_found(options)
-        write = _write_document if options.format == "json" else _write_pages
-        write(options, frames, memory, kind)
+        write_list(options, frames, memory)
         return joint_status(1 if violated else 0, report_beside(options, expected, remark))
-    summary = summarise(memory, spaces.walked, frames, kind)
-    if options.json:
+    if options.beyond:
+        record, lines = _beyond(followed, frames)
+    else:
+        summary = summarise(memory, spaces.walked, frames, kind)
         record = protection_summary_record(summary, time.perf_counter() - started)
+        others = [followed.assumption(frames), followed.more()]
+        lines = summary_lines(summary, followed.no_frame(), [each for each in others if each])
+    if options.json:
         record |= {**followed.record(), **followed.roots_record()}
         record["by_assumption"] = followed.by_assumption(frames)
         if expected:
             record["expectations"] = expectations_record(expected)
         emit({**record, "reproduce": command_text(options)})
     else:
-        others = [followed.assumption(frames), followed.more()]
-        for line in summary_lines(summary, followed.no_frame(), [each for each in others if each]):
+        for line in lines:
             print(line)
     status = report_beside(options, expected, remark if options.json else print)
     # What is broken comes before what can't be said.
     return 1 if violated or status == 1 else joint_status(followed.nothing_found(options), status)
 
 
+def _beyond(followed: Followed, frames: Frames) -> tuple[dict[str, Any], Iterator[str]]:
+    """Return what each way of enforcing rights grants beyond them: a record, and lines of text."""
+    protection = protect(frames, followed.source.memory.ranges)
+    found = beyond(protection)
+    return beyond_record(protection, found), beyond_lines(protection, found)
+
+
 def _check(options: argparse.Namespace) -> None:
-    if options.format is not None and options.json:
-        raise BadInput("--json prints the summary, --format the list: choose one of them")
-    if options.format == "pages" and options.output is None:
-        raise BadInput("--format pages needs --output: bytes are not for a terminal")
-    if options.format == "json" and options.at is not None:
-        raise BadInput("--at is for --format pages")
+    require_format(options)
+    if options.beyond and options.format is not None:
+        raise BadInput("--beyond and --format: choose one of them")
 
 
 def _violated(policy: str | None, spaces: Spaces, frames: Frames) -> bool:
@@ -120,30 +119,3 @@ def _violated(policy: str | None, spaces: Spaces, frames: Frames) -> bool:
         return False
     found = exposed(spaces.source.memory, spaces.walked, frames)
     return bool(found.strict if policy == "one-privilege" else found.ranges)
-
-
-def _write_document(
-    options: argparse.Namespace, frames: Frames, memory: PhysicalMemory, kind: TableKind
-) -> None:
-    record = protection_record(frames, memory.ranges, kind)
-    document = msgspec.to_builtins(record)
-    if options.output is None:
-        emit(document)
-    else:
-        write_file(options.output, f"{json.dumps(document, indent=1)}\n".encode())
-        remark(f"wrote {options.output}: {len(record.ranges):,} ranges")
-
-
-def _write_pages(
-    options: argparse.Namespace, frames: Frames, memory: PhysicalMemory, kind: TableKind
-) -> None:
-    pa = _AT if options.at is None else options.at
-    entries = list(protect(frames, memory.ranges, kind))
-    pages = encode(entries, pa)
-    if not any(start <= pa and pa + len(pages) <= start + size for start, size in memory.ranges):
-        raise BadInput(f"--at {pa:#x}: {len(pages):,} bytes from there are not all RAM")
-    write_file(options.output, pages)
-    remark(f"wrote {options.output}: {len(entries):,} entries in {len(pages) // FRAME:,} pages")
-    both = sum(each.permission & _BOTH == _BOTH for each in entries)
-    if both:
-        remark(f"{both:,} entries allow writing and executing: a strict hypervisor refuses them")

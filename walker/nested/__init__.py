@@ -9,11 +9,13 @@ AMD's nested paging (AMD APM vol. 2) and Intel's EPT (Intel SDM vol. 3C): one wa
 - `translate_nested`: one translation; `nested_outcomes`: all outcomes that a manual leaves to the
   processor; `walk_nested`: the entries used, a `NestedWalk` of `GpaWalk`s.
 - `EptEntry`: the bits of an EPT entry; `crosswalk.walker.nested.ept` has the rest of the format.
-- `NestedTables`: nested tables built and updated, range by range.
+- `NestedTables`: nested tables, or an EPT, built and updated, range by range; `tables_image`: in
+  just as many frames as they need.
 """
 
 from crosswalk.walker.nested.context import EptCapability, EptContext, NestedContext
 from crosswalk.walker.nested.ept import EptEntry
+from crosswalk.walker.nested.image import tables_image
 from crosswalk.walker.nested.outcome import (
     EptMisconfiguration,
     EptViolation,
@@ -51,6 +53,7 @@ __all__ = [
     "nested_error_names",
     "nested_outcomes",
     "qualification_names",
+    "tables_image",
     "translate_nested",
     "walk_nested",
 ]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 
 from crosswalk.walker import Frames, Rights, collective_rights
-from crosswalk.walker.protection import beyond as under_test
-from crosswalk.walker.protection.beyond import ENFORCERS, Enforcer, beyond
+from crosswalk.walker.protection import enforcers as under_test
+from crosswalk.walker.protection.enforcers import ENFORCERS, Enforcer, beyond
 from crosswalk.walker.protection.policy import protect
 from tests.random_tables import random_tables
 from tests.tables import KIB4, MODES

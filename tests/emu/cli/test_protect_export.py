@@ -1,0 +1,196 @@
+"""`protect SOURCE --format ept`, `kvm` and `kvm-deny`, read back, and `--beyond`."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crosswalk.walker.formats import load_case
+from crosswalk.walker.protection.attributes import AttributeSet, decode_attributes
+from tests.emu.cli.running import refused
+from tests.walker.nested.nested_memory import PA, ept_leaves
+from tests.walker.protection.frame_by_frame import (
+    USES,
+    by_frame,
+    frames_of,
+    least,
+    rights_of,
+    wanted,
+)
+
+LINUX = Path(__file__).resolve().parents[2] / "cases" / "linux-6.1-4level.json"
+PAGE = 4096
+EXECUTES = {"supervisor execute", "user execute"}
+
+
+@pytest.fixture(scope="module")
+def frames():
+    case = load_case(LINUX)
+    return by_frame(case.memory(), case.context())
+
+
+def words(rights, kind):
+    """What an EPT entry's rights let through, in words."""
+    if kind == "ept" and rights & 4:
+        rights |= 8
+    return frozenset(name for at, name in enumerate(USES) if rights >> at & 1)
+
+
+@pytest.mark.parametrize("kind", ["ept", "ept-mbec"])
+@pytest.mark.parametrize("offset", [0, 0x20_0000, 0x2_0000_1000])
+def test_an_ept_grants_each_frame_of_ram_what_the_policy_does_and_nothing_elsewhere(
+    run, frames, tmp_path, kind, offset
+):
+    path = tmp_path / "ept.bin"
+    options = ("--tables", kind, "--at", hex(PA), "--offset", hex(offset), "--output", path)
+    ran = run("protect", LINUX, "--format", "ept", *options)
+    assert (0, "") == (ran.status, ran.out)
+    assert f"EPTP {PA | 0x1E:#x}; {PA | 0x5E:#x} for accessed and dirty flags\n" in ran.err
+    entries = np.frombuffer(path.read_bytes(), "<u8").astype(np.uint64)
+    assert f"{len(entries) // 512} tables of kind {kind}\n" in ran.err
+    leaves = ept_leaves(entries, mbec=kind == "ept-mbec")
+    assert {6} == {memory_type for *_, memory_type in leaves}
+    assert {offset} == {pa - gpa for gpa, _, pa, _, _ in leaves}
+    said = {
+        frame: words(int(rights), kind)
+        for gpa, size, _, rights, _ in leaves
+        for frame in frames_of([(gpa, size)])
+    }
+    assert {frame: least(kind, wanted(pages)) for frame, pages in frames.items()} == said
+    # Pages of 4 KiB are where a region of 2 MiB isn't all alike, and nowhere else.
+    small = {gpa >> 21 for gpa, size, *_ in leaves if size == PAGE}
+    assert small == {
+        region
+        for region in {frame >> 21 for frame in said}
+        if offset % 0x20_0000 or not alike(said, region)
+    }
+
+
+def alike(said, region):
+    every = [said.get((region << 21) + PAGE * page) for page in range(512)]
+    return None not in every and 1 == len(set(every))
+
+
+def test_an_ept_is_without_mbec_unless_told_otherwise(run, small_case, tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    options = ("protect", small_case, "--format", "ept", "--at", "0x100000", "--output")
+    run(*options, one)
+    run(*options, other, "--tables", "ept")
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_what_an_ept_grants_beyond_the_policy_and_leaves_out_is_said(run, tmp_path):
+    ran = run("protect", LINUX, "--format", "ept", "--at", hex(PA), "--output", tmp_path / "ept")
+
+    assert "17,424 KiB are granted execution beyond the policy: see --beyond" in ran.err
+    assert re.search(r"KiB are mapped and not RAM: an access there is an EPT violation", ran.err)
+    options = ("--tables", "ept-mbec", "--at", hex(PA), "--output", tmp_path / "ept")
+    assert "beyond the policy" not in run("protect", LINUX, "--format", "ept", *options).err
+
+
+def granted(attributes, uses):
+    if attributes is AttributeSet.HEKI:
+        return uses | {"read", "user execute"}
+    return uses | {"read"} | (EXECUTES if uses & EXECUTES else set())
+
+
+@pytest.mark.parametrize(
+    ("form", "attributes"), [("kvm", AttributeSet.HEKI), ("kvm-deny", AttributeSet.DENY)]
+)
+def test_attributes_grant_each_frame_of_ram_what_the_policy_does(
+    run, frames, tmp_path, form, attributes
+):
+    path = tmp_path / "list.bin"
+    ran = run("protect", LINUX, "--format", form, "--output", path)
+    assert (0, "") == (ran.status, ran.out)
+    entries = list(decode_attributes(path.read_bytes(), attributes))
+    assert f"wrote {path}: {len(entries)} entries of 32 bytes\n" in ran.err
+    said = {
+        frame: frozenset(name for at, name in enumerate(USES) if use >> at & 1)
+        for start, size, use in entries
+        for frame in frames_of([(start, size)])
+    }
+    assert {frame: granted(attributes, wanted(pages)) for frame, pages in frames.items()} == said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--format", "ept", "--output", "x"), "--format ept needs --at"),
+        (("--format", "ept", "--at", "0x100000"), "--format ept needs --output"),
+        (
+            ("--format", "ept", "--output", "x", "--at", "0x100000", "--tables", "npt"),
+            "is ept or ept-m",
+        ),
+        (("--format", "ept", "--output", "x", "--at", "0x1001"), "no whole frames"),
+        (("--format", "ept", "--output", "x", "--at", "0xd000"), "are the guest's own memory"),
+        (
+            ("--format", "ept", "--output", "x", "--at", "0x100000", "--offset", "0xff000"),
+            "are the guest's own memory",
+        ),
+        (
+            ("--format", "ept", "--output", "x", "--at", "0x100000", "--offset", "8"),
+            "not a multiple",
+        ),
+        (
+            ("--format", "kvm", "--output", "x", "--at", "0x100000"),
+            "--at is for --format pages and ept",
+        ),
+        (("--format", "kvm", "--output", "x", "--tables", "ept"), "not --tables"),
+        (("--format", "kvm-deny"), "--format kvm-deny needs --output"),
+        (("--format", "json", "--offset", "0x1000"), "--offset is for --format ept"),
+        (("--offset", "0x1000"), "--offset needs --format"),
+        (("--beyond", "--format", "json"), "choose one of them"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused_in_a_line(
+    run, small_case, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert message in refused(run("protect", small_case, *options))
+    assert before == sorted(tmp_path.iterdir())
+
+
+def test_what_each_kind_grants_beyond_is_a_line_of_a_table(run, frames):
+    lines = run("protect", LINUX, "--beyond").out.splitlines()
+    rights = [rights_of(pages) for pages in frames.values() if pages]
+    found = {
+        line[:31].strip(): [int(text.replace(",", "")) for text in line[33:].split()]
+        for line in lines[3:]
+    }
+    read = sum(not each & 8 for each in rights) * PAGE >> 10
+    write = sum(bool(each & 2) and not each & 16 for each in rights) * PAGE >> 10
+    by_user = sum(bool(each & 4) and not each & 32 for each in rights) * PAGE >> 10
+    by_supervisor = sum(bool(each & 32) and not each & 4 for each in rights) * PAGE >> 10
+    assert [0, 0, by_supervisor, read, write, by_user] == found["npt"] == found["ept"]
+    assert [0, 0, 0, read, write, 0] == found["ept-mbec"] == found["npt, GMET"]
+    never = sum(not each & 32 for each in rights) * PAGE >> 10
+    assert [0, 0, 0, read, write, never] == found["ept-mbec by Heki's attributes"]
+
+
+def test_a_page_that_both_execute_is_refused_to_the_user_by_gmet(run, small_case):
+    # The user executes at 0xa000, and so does the supervisor, without SMEP.
+    ran = run("protect", small_case, "--beyond")
+    assert "npt, GMET: 4 KiB are refused to the user, execute" == ran.out.splitlines()[-1]
+    record = run("protect", small_case, "--beyond", "--json").document
+    by_name = {each["name"]: each for each in record["enforcers"]}
+    assert 0x1000 == by_name["npt, GMET"]["refused"]["user_execute"]
+    assert 0x1_0000 == record["ram"]
+    changed = {
+        (each["supervisor"], each["user"], *each["granted"].values()): each["size"]
+        for each in by_name["npt"]["changed"]
+    }
+    assert 0x1000 == changed["r-x", "---", "r-x", "r-x"]
+
+
+def test_a_violated_policy_is_exit_status_1_of_each_form(run, small_case, tmp_path):
+    path = tmp_path / "out"
+    for options in (
+        ("--beyond",),
+        ("--format", "ept", "--at", "0x100000", "--output", path),
+        ("--format", "kvm", "--output", path),
+    ):
+        assert 1 == run("protect", small_case, "--policy", "any", *options).status
