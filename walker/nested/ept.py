@@ -145,10 +145,10 @@ def ept_leaf_address(context: EptContext, level: int, entry: int) -> int:
 def descend_ept(memory: PhysicalMemory, context: EptContext, gpa: int) -> Walk:
     """Return the EPT entries that a guest-physical address selects, from the root down.
 
-    None for an address wider than the tables translate, which counts as not present: the manual
-    knows none with 4 levels and says nothing of it. A table outside RAM ends the walk, as in
-    `crosswalk.walker.translate.walk`. At each entry, not being present comes first, then a
-    misconfiguration (Intel SDM vol. 3C, "Prioritization of EPT Misconfigurations and EPT
+    None for an address wider than the tables translate, 48 bits with 4 levels. Processors answer it
+    with an EPT violation; no entry says what it would let through. A table outside RAM ends the
+    walk, as in `crosswalk.walker.translate.walk`. At each entry, not being present comes first,
+    then a misconfiguration (Intel SDM vol. 3C, "Prioritization of EPT Misconfigurations and EPT
     Violations").
     """
     steps: list[Step] = []

@@ -27,6 +27,12 @@ _ACCESSES = {
 _READS = Rights.SUPERVISOR_READ | Rights.USER_READ
 _ALL = Use(sum(Use))
 _GUEST = Qualification.GUEST_USER | Qualification.GUEST_WRITABLE | Qualification.GUEST_NO_EXECUTE
+_RIGHTS = (
+    Qualification.READABLE
+    | Qualification.WRITABLE
+    | Qualification.EXECUTABLE
+    | Qualification.USER_EXECUTABLE
+)
 _USES_SHIFT = 3
 """How much further up READABLE to USER_EXECUTABLE are than `Use`."""
 
@@ -151,6 +157,8 @@ class Ept:
         if not self.context.mbec:
             uses &= ~Use.USER_EXECUTE
             undefined |= Qualification.USER_EXECUTABLE
+        if not path.steps:
+            undefined |= _RIGHTS
         # Defined under supervisor shadow stacks alone.
         undefined |= Qualification.SHADOW_STACK_PAGE
         qualification = int(made | Qualification.GLA_VALID) | int(uses) << _USES_SHIFT
