@@ -125,7 +125,7 @@ def test_an_entry_of_a_table_has_no_type(bit):
 @pytest.mark.parametrize("bit", [8, 9, 10, 11, *range(52, 64)])
 def test_bits_of_what_is_off_are_ignored(bit):
     for level, entry in ((1, R | WB | IPAT), (2, R | WB | LARGE), (3, R), (5, R)):
-        assert misconfigured(ept(), level, entry | 1 << bit) is None
+        assert None is misconfigured(ept(), level, entry | 1 << bit)
 
 
 def test_x_is_both_rights_to_execute_without_mbec_and_the_supervisors_with_it():

@@ -11,7 +11,7 @@ from crosswalk.walker.nested import (
     EptViolation,
     Qualification,
 )
-from tests.ept_tables import ACCESSED, ALL, DIRTY, LARGE, WB, XU, EptSpace, R, W, X
+from tests.ept_tables import ACCESSED, ALL, DIRTY, LARGE, XU, EptSpace, R, W, X
 from tests.tables import (
     EXECUTE,
     GIB1,
@@ -400,7 +400,7 @@ def test_a_page_that_can_only_be_executed_has_an_address(space):
     space.ept.change(GPA, drop=R | W)
     assert 0x40_9000 == space.walk(VA).page.pa
     space.ept.change(GPA, drop=ALL)
-    assert space.walk(VA).page.pa is None
+    assert None is space.walk(VA).page.pa
 
 
 def test_an_ept_table_outside_ram_reads_as_not_present(space):
