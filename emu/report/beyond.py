@@ -28,11 +28,6 @@ def beyond_lines(protection: Protection, found: Sequence[Beyond]) -> Iterator[st
     for each in found:
         sizes = "".join(f"{size // _KIB:>{_WIDTH},}" for size in each.rights.values())
         yield f"  {each.enforcer:<{_NAME}}{sizes}"
-    for each in found:
-        for right, size in each.short.items():
-            if size:
-                who, what = _name(right)
-                yield f"{each.enforcer}: {size_text(size)} are refused to the {who}, {what}"
 
 
 def beyond_record(protection: Protection, found: Sequence[Beyond]) -> dict[str, Any]:
@@ -44,7 +39,6 @@ def beyond_record(protection: Protection, found: Sequence[Beyond]) -> dict[str, 
             {
                 "name": each.enforcer,
                 "beyond": {"_".join(_name(right)): size for right, size in each.rights.items()},
-                "refused": {"_".join(_name(right)): size for right, size in each.short.items()},
                 "changed": [
                     {
                         "supervisor": rights.supervisor,

@@ -38,13 +38,12 @@ class Enforcer:
 class Beyond:
     """How an enforcer departs from the collective rights of RAM that is mapped; sizes in bytes.
 
-    `rights` has for each single right how much is granted it beyond them, `short` how much is
-    refused it that has it. `changed` is how much has which rights, and which as granted.
+    `rights` has for each single right how much is granted it beyond them; `changed` is how much has
+    which rights, and which as granted, where these differ. No enforcer grants less.
     """
 
     enforcer: str
     rights: dict[Rights, int]
-    short: dict[Rights, int]
     changed: dict[tuple[Rights, Rights], int]
 
 
@@ -69,7 +68,6 @@ def _beyond(enforcer: Enforcer, protection: Protection) -> Beyond:
     return Beyond(
         enforcer.name,
         {right: int(size[granted & ~rights & right != 0].sum()) for right in Rights},
-        {right: int(size[rights & ~granted & right != 0].sum()) for right in Rights},
         changed,
     )
 
@@ -85,17 +83,13 @@ def _expanded() -> NDArray[np.uint8]:
 def _gmet() -> NDArray[np.uint8]:
     """Return what NPT grants with AMD's guest-mode execute trap.
 
-    U/S of a nested entry decides who executes a page, and not who reads or writes it: the user
-    where it is set, the supervisor where it is clear. A page that both execute is left to the
-    supervisor, and the user's fetch is a nested page fault, to be settled by the host.
+    A page whose nested entries all have U/S set is executed by the user alone, one in which U/S is
+    clear by both: there is no execution by the supervisor alone.
     """
-    found = rounded(TableKind.NPT).copy()
-    for use in range(len(found)):
-        wanted = use & _EXECUTE
-        if wanted:
-            executes = _EXECUTE & ~Use.USER_EXECUTE if wanted != Use.USER_EXECUTE else wanted
-            found[use] = found[use] & ~np.uint8(_EXECUTE) | executes
-    return found
+    npt = rounded(TableKind.NPT)
+    wanted = np.arange(len(npt), dtype=np.uint8) & np.uint8(_EXECUTE)
+    trapped = np.uint8(~Use.SUPERVISOR_EXECUTE & 0xF)
+    return np.where(wanted == Use.USER_EXECUTE, npt & trapped, npt)
 
 
 ENFORCERS = (
