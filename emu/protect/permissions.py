@@ -136,7 +136,7 @@ class FrameTables(NestedTables):
         for start, size, value in ranges:
             self.granted[start // FRAME : (start + size) // FRAME] = value
 
-    def allow(self, frame: int, permission: Permission) -> None:
+    def allow(self, frame: int, permission: Permission | Use) -> None:
         """Add `permission` to what a frame, by number, is granted."""
         self._grant_one(frame, int(self.granted[frame]) | permission)
 

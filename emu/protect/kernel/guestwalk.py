@@ -1,4 +1,4 @@
-"""A guest's tables as they lie in RAM, read for its host: without the CPU, and without a trace.
+"""A guest's tables as they lie in memory, read for its host: without the CPU, without a trace.
 
 Source: Intel SDM vol. 3A, "4-Level Paging and 5-Level Paging"; Linux Documentation/x86/pti.rst (two
 roots).
@@ -7,7 +7,9 @@ roots).
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crosswalk.walker.memory import FRAME, U64
+import numpy as np
+
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
 __all__ = ["Leaf", "find_leaf", "find_user_root", "lower_leaves"]
 
@@ -32,16 +34,14 @@ class Leaf:
     executable: bool
 
 
-def find_leaf(words: U64, root: int, va: int) -> Leaf | None:
-    """Return the page that `va` is in, or None: `words` is RAM from address 0 on."""
+def find_leaf(memory: PhysicalMemory, root: int, va: int) -> Leaf | None:
+    """Return the page that `va` is in, or None."""
     table, grants = root & _ADDRESS, _WRITE | _USER
     no_execution = 0
     for level in range(_LEVELS, 0, -1):
         at = table + 8 * (va >> 12 + 9 * (level - 1) & 511)
-        if at // 8 >= len(words):
-            return None
-        entry = int(words[at // 8])
-        if not entry & _PRESENT:
+        entry = memory.word(at)
+        if entry is None or not entry & _PRESENT:
             return None
         grants &= entry
         no_execution |= entry & _NX
@@ -59,27 +59,28 @@ def find_leaf(words: U64, root: int, va: int) -> Leaf | None:
     raise AssertionError("level 1 ends every walk")
 
 
-def lower_leaves(words: U64, root: int) -> Iterator[int]:
+def lower_leaves(memory: PhysicalMemory, root: int) -> Iterator[int]:
     """Yield the addresses of the pages in the lower half, in order; of large ones all 4 KiB."""
-    for va, size in _leaves(words, root & _ADDRESS, _LEVELS, 0, range(_HALF)):
+    for va, size in _leaves(memory, root & _ADDRESS, _LEVELS, 0, range(_HALF)):
         yield from range(va, va + size, FRAME)
 
 
-def find_user_root(words: U64, root: int) -> int | None:
+def find_user_root(memory: PhysicalMemory, root: int) -> int | None:
     """Return the root table for user mode that page-table isolation keeps beside `root`, or None.
 
     It is the frame above, which is one if it maps something in the upper half, and there nothing
     that `root` doesn't map to the same place, and has the same tables in the lower half.
     """
     other = (root & _ADDRESS) + FRAME
-    if root & FRAME or (other + FRAME) // 8 > len(words):
+    pair = np.array([other - FRAME, other], np.uint64)
+    if root & FRAME or not memory.backed(pair).all():
         return None
-    kernel, user = (words[at // 8 : at // 8 + _HALF].tolist() for at in (other - FRAME, other))
+    kernel, user = memory.tables(pair)[:, :_HALF].tolist()
     if [_table(entry) for entry in kernel] != [_table(entry) for entry in user]:
         return None
     found = False
-    for va, _ in _leaves(words, other, _LEVELS, 0, range(_HALF, 2 * _HALF)):
-        here, there = find_leaf(words, other, va), find_leaf(words, root, va)
+    for va, _ in _leaves(memory, other, _LEVELS, 0, range(_HALF, 2 * _HALF)):
+        here, there = find_leaf(memory, other, va), find_leaf(memory, root, va)
         if here is None or there is None or here.pa + va % here.size != there.pa + va % there.size:
             return None
         found = True
@@ -91,14 +92,12 @@ def _table(entry: int) -> int | None:
 
 
 def _leaves(
-    words: U64, table: int, level: int, base: int, indices: range
+    memory: PhysicalMemory, table: int, level: int, base: int, indices: range
 ) -> Iterator[tuple[int, int]]:
-    """Yield (address, size) of the pages below these entries of a table."""
-    if table // 8 >= len(words):
-        return
+    """Yield (address, size) of the pages below these entries of a table; none outside memory."""
     shift = 12 + 9 * (level - 1)
-    first = table // 8 + indices.start
-    entries = words[first : first + len(indices)]
+    words: U64 = memory.tables(np.array([table], np.uint64))[0]
+    entries = words[indices.start : indices.stop]
     for index in (entries & 1).nonzero()[0].tolist():
         entry, va = int(entries[index]), base | indices[index] << shift
         if level == _LEVELS and indices[index] >= _HALF:
@@ -106,4 +105,4 @@ def _leaves(
         if level == 1 or (level < _LEVELS and entry & _LARGE):
             yield va, 1 << shift
         else:
-            yield from _leaves(words, entry & _ADDRESS, level - 1, va, range(2 * _HALF))
+            yield from _leaves(memory, entry & _ADDRESS, level - 1, va, range(2 * _HALF))

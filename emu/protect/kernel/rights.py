@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.protect.kernel.guestwalk import find_user_root
 from crosswalk.emu.protect.kernel.rules import may
 from crosswalk.emu.protect.permissions import Bools, Permissions, collective_permissions
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.frames import Frames, collective_rights, count_mappings
-from crosswalk.walker.memory import FRAME, U64, Segments
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.protection.pagelist import Permission
+from crosswalk.walker.protection.policy import TableKind
 from crosswalk.walker.rights import GRANTS
 from crosswalk.walker.states import distinct_states
 from crosswalk.walker.tracker import RightsTracker
@@ -27,6 +27,9 @@ _KEPT = (".data", ".bss")
 class RightsFollower:
     """The collective permissions of the address space at `context`, frame by frame; 0 if unmapped.
 
+    `memory` is RAM, from address 0 on in one range; permissions are those that a `kind` of nested
+    tables grants.
+
     With page-table isolation, where `isolated` is set, it has two roots, and the permissions are
     the union of both. `initial` are those at first, `own` those at the last update; `writable` are
     the frames that were writable then, in these tables or in those that CR3 named. Each update is
@@ -34,10 +37,16 @@ class RightsFollower:
     updates, `differing` those where the two weren't equal.
     """
 
-    def __init__(self, ram: Ram, memory: Segments, context: PagingContext) -> None:
-        self._ram, self._memory, self._context = ram, memory, context
-        self.count = ram.size // FRAME
-        self.isolated = find_user_root(ram.words, context.root & ~FRAME) is not None
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        kind: TableKind = TableKind.NPT,
+    ) -> None:
+        self._memory, self._context, self._kind = memory, context, kind
+        ((_, size),) = memory.ranges
+        self.count = size // FRAME
+        self.isolated = find_user_root(memory, context.root & ~FRAME) is not None
         self._contexts = self._spaces(context.root)
         self._trackers = [RightsTracker(memory, each) for each in self._contexts]
         self.initial = self.own = self._union(self._fresh(self._contexts))
@@ -102,7 +111,9 @@ class RightsFollower:
     def _union(self, spaces: list[Frames]) -> Permissions:
         found = np.zeros(self.count, np.uint8)
         for frames in spaces:
-            found |= collective_permissions(frames, self.count, unmapped=Permission(0))
+            found |= collective_permissions(
+                frames, self.count, unmapped=Permission(0), kind=self._kind
+            )
         return found
 
     def _remember(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from crosswalk.emu.protect.permissions import ALL, Bools, Permissions
 from crosswalk.walker.protection.pagelist import Permission
 
-__all__ = ["Cause", "FaultFacts", "Grants", "decide", "grant", "may"]
+__all__ = ["Cause", "FaultFacts", "Grants", "decide", "grant", "grant_each", "may"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Cause(StrEnum):
     LOADED = "patching of code loaded outside the image: open until CR3 is next written"
     FOLLOWED = "not sealed, and writable by the kernel's present tables: granted"
     USER_CODE = "user code in a sealed frame that isn't writable: granted"
+    PROCESS_CODE = "a process's code, outside the image: granted"
     REFUSED = "beyond what the mappings allow: refused"
 
 
@@ -87,8 +88,21 @@ def grant(collective: Permissions, image: Bools, kept: Bools, tables: Bools) -> 
     return Grants(permissions, sealed, sealed & executable, tables, image)
 
 
-def decide(fault: FaultFacts, *, sealed: bool, text: bool) -> Cause:
-    """Return the rule that decides a nested fault at a frame; `sealed` and `text` as in Grants."""
+def grant_each(collective: Permissions, image: Bools, tables: Bools, executes: int) -> Grants:
+    """Return what to grant where any frame can lose execution, tables too: as EPT can.
+
+    `executes` are the bits of a permission that are rights to execute. Every frame can be read;
+    writing and execution are withheld wherever no mapping has them. The rest as for `grant`.
+    """
+    writable = may(collective, Permission.WRITE)
+    permissions = collective & np.uint8(Permission.WRITE | executes) | np.uint8(Permission.READ)
+    sealed = image & ~writable
+    text = sealed & may(collective, Permission.EXECUTE)
+    return Grants(permissions, sealed, text, tables, image)
+
+
+def decide(fault: FaultFacts, *, sealed: bool, text: bool, image: bool) -> Cause:
+    """Return the rule for a nested fault at a frame; `sealed`, `text` and `image` as in Grants."""
     if fault.write and (text or (fault.loaded and not sealed)):
         patching = fault.cpl == 0 and fault.write_protect and not fault.interrupts
         if not (patching and fault.in_text and fault.window):
@@ -98,4 +112,6 @@ def decide(fault: FaultFacts, *, sealed: bool, text: bool) -> Cause:
         return Cause.FOLLOWED if fault.writable else Cause.REFUSED
     if fault.fetch and sealed and fault.cpl == 3 and fault.user_code and not fault.writable:
         return Cause.USER_CODE
+    if fault.fetch and not image and fault.cpl == 3 and fault.user_code:
+        return Cause.PROCESS_CODE
     return Cause.REFUSED

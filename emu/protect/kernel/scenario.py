@@ -14,6 +14,7 @@ from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.load.linux.points import Point, PointKind
 from crosswalk.emu.protect.attack import Attacked
 from crosswalk.emu.protect.kernel.attacks import Code
+from crosswalk.emu.protect.kernel.enforcement import Enforcement
 from crosswalk.emu.protect.kernel.protection import Protection, Refusal
 from crosswalk.emu.protect.kernel.rules import Cause, Grants, may
 from crosswalk.emu.protect.kernel.subject import attack_kernel
@@ -240,16 +241,11 @@ def _counts(collective: Permissions, grants: Grants) -> Counts:
     )
 
 
-def _as_ruled(protection: Protection) -> bool:
+def _as_ruled(protection: Enforcement) -> bool:
     """Return whether the nested tables grant what the rules do, and no sealed frame is open."""
-    found, grants = protection.nested.read_back(), protection.grants
-    executable = may(grants.permissions, Permission.EXECUTE) | protection.user_code
-    due = (
-        np.uint8(Permission.READ)
-        | np.uint8(Permission.WRITE) * protection.writable
-        | np.uint8(Permission.EXECUTE) * executable
-    )
-    return bool((found == due).all()) and not may(found[grants.sealed], Permission.WRITE).any()
+    found = protection.nested.read_back()
+    sealed = found[protection.grants.sealed]
+    return bool((found == protection.due).all()) and not may(sealed, Permission.WRITE).any()
 
 
 def _changed(protection: Protection, content: U64) -> Iterator[int]:

@@ -44,7 +44,7 @@ def test_leaves_are_the_walkers_mappings(ram, root):
     dice = random.Random(5)
     for each in found:
         va = each.va + dice.randrange(each.size)
-        leaf = find_leaf(ram.words, at, va)
+        leaf = find_leaf(memory, at, va)
         assert (each.pa, each.size) == (leaf.pa, leaf.size)
         user = bool(each.rights & Rights.USER_READ)
         assert user is leaf.user
@@ -59,12 +59,13 @@ def test_leaves_are_the_walkers_mappings(ram, root):
         if each.va < 1 << 47
         for va in range(each.va, each.va + each.size, PAGE)
     ]
-    assert low == list(lower_leaves(ram.words, at))
+    assert low == list(lower_leaves(memory, at))
 
 
 def test_what_is_not_mapped_has_no_leaf(ram):
-    assert None is find_leaf(ram.words, TABLES + ROOT1 * PAGE, USER + PAGE)
-    assert None is find_leaf(ram.words, TABLES + ROOT1 * PAGE, 1 << 45)
-    assert None is find_leaf(ram.words, 1 << 40, TEXT)
-    assert TEXT == find_leaf(ram.words, TABLES + WINDOW * PAGE, IMAGE + TEXT).pa
-    assert TEXT == find_leaf(ram.words, TABLES + WINDOW * PAGE, DIRECT + TEXT).pa
+    memory = Segments([(0, ram.bytes)])
+    assert None is find_leaf(memory, TABLES + ROOT1 * PAGE, USER + PAGE)
+    assert None is find_leaf(memory, TABLES + ROOT1 * PAGE, 1 << 45)
+    assert None is find_leaf(memory, 1 << 40, TEXT)
+    assert TEXT == find_leaf(memory, TABLES + WINDOW * PAGE, IMAGE + TEXT).pa
+    assert TEXT == find_leaf(memory, TABLES + WINDOW * PAGE, DIRECT + TEXT).pa

@@ -1,7 +1,7 @@
 import pytest
 
 from crosswalk.emu.cpu.cpu import GENERAL
-from crosswalk.emu.protect.kernel.facts import store_addresses
+from crosswalk.emu.protect.kernel.facts import cpu_state, store_addresses
 from crosswalk.guest.assembler import assemble
 from tests.emu.cpu.machine import CODE, Bare
 
@@ -33,11 +33,11 @@ def test_a_store_goes_where_the_instruction_says(source, expected):
         cpu.set_general(GENERAL.index(name), value)
     cpu.rip = CODE
     code = assemble("store", source, bits=64, address=CODE, symbols={})
-    assert expected == store_addresses(cpu, code + b"\x90" * 8)
+    assert expected == store_addresses(cpu_state(cpu), code + b"\x90" * 8)
 
 
 def test_what_is_no_instruction_stores_nothing():
     bare = Bare()
     bare.cpu.load()
-    assert None is store_addresses(bare.cpu, b"\x06")
-    assert None is store_addresses(bare.cpu, b"")
+    assert None is store_addresses(cpu_state(bare.cpu), b"\x06")
+    assert None is store_addresses(cpu_state(bare.cpu), b"")

@@ -20,8 +20,9 @@ from crosswalk.emu.protect.attack import (
     run_attack,
 )
 from crosswalk.emu.protect.kernel.attacks import Code, attack_table
+from crosswalk.emu.protect.kernel.injected import find_frames
 from crosswalk.emu.protect.kernel.protection import Protection
-from crosswalk.emu.protect.kernel.subject import KernelSubject, attack_kernel, find_frames
+from crosswalk.emu.protect.kernel.subject import KernelSubject, attack_kernel
 from crosswalk.guest.init import init_archive
 from crosswalk.walker.protection.pagelist import Permission
 from tests.emu.load.linux.distribution_kernels import CLOUD, INIT, fetched
@@ -113,7 +114,7 @@ def test_pins_that_are_none_are_seen(monkeypatch):
     def nothing(protection):
         protection.host.intercept(frozenset(), efer=False)
 
-    monkeypatch.setattr(Protection, "_intercept", nothing)
+    monkeypatch.setattr(Protection, "intercept", nothing)
     assert {"clear WP", "execute user code", "clear NXE"} == unexpected(guest)
 
 

@@ -1,0 +1,159 @@
+"""Attacks on a Linux kernel: the frames that they act on, and their code as it is injected.
+
+The code of an attack replaces the text at `AttackFrames.site`.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from crosswalk.emu.protect.attack import Attack
+from crosswalk.emu.protect.kernel.attacks import MARK, AttackFrames, Code
+from crosswalk.emu.protect.kernel.enforcement import Enforcement
+from crosswalk.emu.protect.kernel.guestwalk import find_leaf, lower_leaves
+from crosswalk.emu.protect.kernel.rules import may
+from crosswalk.emu.protect.permissions import Bools
+from crosswalk.guest.assembler import assemble
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.protection.pagelist import Permission
+
+__all__ = ["DIRECT", "IMAGE", "find_frames", "injected_code", "planted"]
+
+DIRECT, IMAGE = 0xFFFF_8880_0000_0000, 0xFFFF_FFFF_8000_0000
+"""The linear addresses of physical address 0 without KASLR: in the direct map, in the image."""
+
+_NX = 1 << 63
+_SITE_PAGES = 2
+_FREE, _LOOKED_AT = 6, 64
+_COPIES = (b"\xf3\xa4\xc3", b"\xf3\xa4\xe9")  # rep movsb, and a return or a jump to one
+
+_USER_CODE = bytes.fromhex("488903 c3 0f01c1")  # mov [rbx], rax; ret; vmcall
+_LEAVES = 4  # Where VMCALL is in it.
+_KERNEL_CODE = 0x10
+_INTERRUPT_GATE = 0x8E00
+
+
+def injected_code(attack: Attack[Code], memory: PhysicalMemory, frames: AttackFrames) -> bytes:
+    """Return the code of an attack; it ends with interrupts off, in HLT."""
+    site = IMAGE + frames.site
+    source = f"cli\n{attack.program.source}\nmov r15, MARK\nhlt"
+    code = assemble(attack.name, source, bits=64, address=site, symbols=_symbols(memory, frames))
+    if len(code) > FRAME:
+        raise CrosswalkError(f"{attack.name}: {len(code)} bytes of code")
+    return code
+
+
+def planted(frames: AttackFrames, code: bytes) -> tuple[tuple[int, bytes], ...]:
+    """Return what has to be in memory for an attack: physical addresses and bytes."""
+    return (
+        (frames.site, code),
+        (frames.site + FRAME - 1, b"\xf4"),
+        (frames.user_frame, _USER_CODE),
+    )
+
+
+def _symbols(memory: PhysicalMemory, frames: AttackFrames) -> dict[str, int]:
+    named = {"text": frames.text, "rodata": frames.rodata, "data": frames.data}
+    named |= {"result": frames.result, "root": frames.root}
+    named |= {f"free{number}": pa for number, pa in enumerate(frames.free[:-1])}
+    symbols = {"MARK": MARK, "USER": frames.user, "COPIER": frames.copier}
+    for name, pa in named.items():
+        symbols[name.upper()] = pa
+        symbols[f"{name.upper()}_DIRECT"] = DIRECT + pa
+        symbols[f"{name.upper()}_IMAGE"] = IMAGE + pa
+    image = {"RODATA": frames.rodata, "DATA": frames.data}
+    direct = {"TEXT": frames.text, "FREE0": frames.free[0]}
+    for base, mapped in ((IMAGE, image), (DIRECT, direct)):
+        for name, pa in mapped.items():
+            symbols[f"{name}_ENTRY"] = DIRECT + _entry(memory, frames.root, base + pa)
+    symbols["USER_ENTRY"] = DIRECT + frames.root + 8 * (frames.user >> 39)  # of the root
+    handler = IMAGE + frames.site + FRAME - 1
+    low = handler & 0xFFFF | _KERNEL_CODE << 16 | _INTERRUPT_GATE << 32
+    symbols["GATE_LOW"] = low | (handler >> 16 & 0xFFFF) << 48
+    symbols["GATE_HIGH"] = handler >> 32
+    return symbols
+
+
+def _entry(memory: PhysicalMemory, root: int, va: int) -> int:
+    leaf = find_leaf(memory, root, va)
+    if leaf is None:
+        raise CrosswalkError(f"{va:#x} isn't mapped")
+    return leaf.entry
+
+
+def find_frames(host: Enforcement) -> AttackFrames:
+    """Return what to attack in the kernel, while it has a process's memory mapped.
+
+    Raises `CrosswalkError` where the kernel has no such frames.
+    """
+    grants, memory, root = host.grants, host.memory, host.root
+    text = _numbers(grants.text)
+    writable = may(grants.permissions, Permission.WRITE)
+    executable = may(grants.permissions, Permission.EXECUTE)
+    sealed_data = grants.sealed & ~grants.text
+    rodata = [
+        frame
+        for frame in _numbers(sealed_data & ~executable)
+        if (leaf := find_leaf(memory, root, IMAGE + frame * FRAME)) and leaf.size == FRAME
+    ]
+    data = _numbers(writable & ~executable & grants.image & ~grants.tables)
+    free = list(_free(memory, writable & ~grants.image & ~grants.tables))
+    user = next(_user_code(memory, root), None)
+    if len(text) <= _SITE_PAGES or not rodata or not data or len(free) < _FREE or user is None:
+        raise CrosswalkError("the kernel lacks frames that the attacks need")
+    found = AttackFrames(
+        site=text[0] * FRAME,
+        text=text[_SITE_PAGES] * FRAME,
+        rodata=rodata[0] * FRAME,
+        data=data[-1] * FRAME,
+        free=tuple(frame * FRAME for frame in free),
+        user=user[0],
+        user_frame=user[1],
+        copier=IMAGE + _copier(host, text),
+        root=root,
+    )
+    for base in (DIRECT, IMAGE):
+        for pa in (found.site, found.text, found.rodata, found.data):
+            leaf = find_leaf(memory, root, base + pa)
+            if leaf is None or leaf.pa + (base + pa) % leaf.size != pa:
+                raise CrosswalkError(f"{pa:#x} isn't mapped at {base + pa:#x}: KASLR?")
+    return found
+
+
+def _free(memory: PhysicalMemory, among: Bools) -> Iterator[int]:
+    """Yield the numbers of the last zeroed frames, the last one first."""
+    numbers = np.flatnonzero(among)[::-1]
+    found = 0
+    for first in range(0, len(numbers), _LOOKED_AT):
+        some = numbers[first : first + _LOOKED_AT]
+        used = memory.tables(some.astype(np.uint64) * np.uint64(FRAME)).any(axis=1)
+        for number in some[~used].tolist():
+            yield number
+            found += 1
+            if found == _FREE:
+                return
+
+
+def _user_code(memory: PhysicalMemory, root: int) -> Iterator[tuple[int, int]]:
+    """Yield the addresses of pages that the process may execute, and their frames.
+
+    With page-table isolation this root itself forbids execution, and the user's own one allows it.
+    """
+    for va in lower_leaves(memory, root):
+        leaf = find_leaf(memory, root, va)
+        if leaf is not None and leaf.user and not (memory.word(leaf.entry) or 0) & _NX:
+            yield va, leaf.pa + va % leaf.size
+
+
+def _copier(host: Enforcement, text: list[int]) -> int:
+    content = host.memory.read(text[0] * FRAME, (text[-1] + 1 - text[0]) * FRAME)
+    found = [at for at in (content.find(code) for code in _COPIES) if at >= 0]
+    if not found or not host.grants.text[text[0] + found[0] // FRAME]:
+        raise CrosswalkError("the kernel has no code that copies a string and returns")
+    return text[0] * FRAME + found[0]
+
+
+def _numbers(frames: Bools) -> list[int]:
+    found: list[int] = np.flatnonzero(frames).tolist()
+    return found
