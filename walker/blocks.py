@@ -184,7 +184,7 @@ def _present(level: Level, words: Entries) -> NDArray[np.bool_]:
 def granted(level: Level, entry: U64) -> NDArray[np.uint8]:
     """Return what each of these present entries of one level grants, uint8[n]."""
     if isinstance(level, SecondLevelTable):
-        return level.grants_of(entry)
+        return level.grants(entry)
     if level.restricts:
         return grants_of(entry)
     return np.full(len(entry), ALL_GRANTS, np.uint8)

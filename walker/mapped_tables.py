@@ -4,7 +4,7 @@ Whoever may write a page table may map anything. A table's frame is looked up am
 rights, so that no mapping is enumerated, however many there are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.aliases import MAX_QUERIES, Aliases, AliasQuery
 from crosswalk.walker.columns import Rows
-from crosswalk.walker.entry import LEVELS, level_of
+from crosswalk.walker.entry import LEVELS
 from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.leaves import canonical, distinct_tables
 from crosswalk.walker.mappings import Mapping
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.rights import WRITES, Rights
-from crosswalk.walker.spaces import Contexts, groups_of
+from crosswalk.walker.second_level import TableContext, table_level
+from crosswalk.walker.spaces import groups_of
 
 __all__ = ["MappedTables", "WritableTable", "mapped_tables", "table_names", "writable_tables"]
 
@@ -50,7 +51,9 @@ class MappedTables(Rows):
 
 
 def mapped_tables(
-    memory: PhysicalMemory, contexts: Contexts, frames: Frames | None = None
+    memory: PhysicalMemory,
+    contexts: TableContext | Sequence[TableContext],
+    frames: Frames | None = None,
 ) -> MappedTables:
     """Return the frames of all tables of these address spaces, with their collective rights.
 
@@ -65,7 +68,7 @@ def mapped_tables(
     parts = [_Tables(none, np.zeros(0, np.uint8), none, none)]
     for group in groups_of(contexts):
         for number, tables in distinct_tables(memory, group.context, group.roots):
-            level = level_of(group.context, number)
+            level = table_level(group.context, number)
             parts.append(
                 _Tables(
                     tables.frame & ~np.uint64(FRAME - 1),
@@ -115,7 +118,7 @@ class WritableTable:
 
 def writable_tables(
     memory: PhysicalMemory,
-    contexts: Contexts,
+    contexts: TableContext | Sequence[TableContext],
     tables: MappedTables,
     how: Rights = WRITES,
     *,

@@ -6,9 +6,9 @@ follows from a `PagingContext`; of anything else a `SecondLevel` says it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,39 +31,29 @@ __all__ = [
 class SecondLevelTable(Level):
     """A level of a hypervisor's tables: an entry with any bit of `present` is present.
 
-    `grants` are the rights that entries have: (how far up the bit stands in an entry, which bit of
-    the grants it is, whether a clear one grants).
+    `grants` returns what n present entries grant, uint8[n]: up to four bits, an index of
+    `SecondLevel.rights`.
     """
 
-    present: int = 1
-    grants: tuple[tuple[int, int, bool], ...] = ()
-
-    def grants_of(self, entries: U64) -> NDArray[np.uint8]:
-        """Return what each of these present entries grants, uint8[n]."""
-        found = np.zeros(len(entries), np.uint8)
-        for up, bit, inverted in self.grants:
-            one = (entries >> np.uint64(up)).astype(np.uint8)
-            found |= ((~one if inverted else one) & np.uint8(1)) << np.uint8(bit)
-        return found
+    present: int = int(Entry.P)
+    grants: Callable[[U64], NDArray[np.uint8]] = field(kw_only=True)
 
 
 class SecondLevel(ABC):
     """The tables of one guest, as the walk of all tables needs them.
 
     `root` is the system-physical address of the first table; linear addresses of the walk are
-    guest-physical ones, which aren't sign-extended. `rights` uint8[16] are the `Rights` for each
-    combination of grants. `use` are the flags that accesses set, `ignored` those in which
-    neighbours of one range may differ.
+    guest-physical ones, which aren't sign-extended. `rights` uint8[8] or uint8[16] are the `Rights`
+    for each combination of grants. `use` are the flags that accesses set.
     """
 
-    encryption_mask: ClassVar[int] = 0
     root: int
     levels: int
     address_mask: int
+    encryption_mask: int = 0
     formats: Mapping[int, SecondLevelTable]
     rights: NDArray[np.uint8]
     use: int
-    ignored: int
 
     @property
     @abstractmethod

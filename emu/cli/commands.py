@@ -8,6 +8,7 @@ from pathlib import Path
 
 from crosswalk.emu.cli.compare_options import COMPARE
 from crosswalk.emu.cli.expect_options import EXPECT_NEW, expecting
+from crosswalk.emu.cli.host_options import HOST_TABLES
 from crosswalk.emu.cli.listing_options import FILTERS, FORMATS, FRAME_FILTERS, NAMES, SYMBOLS
 from crosswalk.emu.cli.options import (
     ALLOW_EMPTY,
@@ -232,6 +233,7 @@ another system; --roots all leaves them out.""",
             ),
             SOFTWARE,
             WALKED_TYPES,
+            HOST_TABLES,
             FORMATS,
             _WATCH,
             SUMMARY,
@@ -271,6 +273,7 @@ another system; --roots all leaves them out.""",
             FRAME_FILTERS,
             Group("names", SYMBOLS),
             FRAME_TYPES,
+            HOST_TABLES,
             option(
                 "--limit",
                 metavar="N",
@@ -305,30 +308,7 @@ another system; --roots all leaves them out.""",
             ),
             Group("names", SYMBOLS),
             TRANSLATED_TYPES,
-            Group(
-                "nested paging: SOURCE's memory is the host's",
-                (
-                    option(
-                        "--ncr3", metavar="PA", type=number(), help="the host's nested page tables"
-                    ),
-                    option(
-                        "--host-efer",
-                        metavar="VALUE",
-                        type=number(),
-                        default=0xD00,
-                        help="the host's EFER (0xd00)",
-                        needs="ncr3",
-                    ),
-                    option(
-                        "--host-cr4",
-                        metavar="VALUE",
-                        type=number(),
-                        default=0x20,
-                        help="the host's CR4 (0x20)",
-                        needs="ncr3",
-                    ),
-                ),
-            ),
+            HOST_TABLES,
             ALLOW_EMPTY,
             json_option("one document"),
         ),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from crosswalk.emu.cli.followed import Followed, follow, within_one_privilege, write_summary
+from crosswalk.emu.cli.host_tables import names_host
 from crosswalk.emu.cli.listing_options import FRAME_FILTERS
 from crosswalk.emu.cli.listing_output import chosen_format, is_answer, write_list
 from crosswalk.emu.cli.memory_types import conflict_lines, frame_types_column, typed_spaces
@@ -40,6 +41,11 @@ _NAMED = 1024
 
 def run(options: argparse.Namespace) -> int:
     """List the collective rights of SOURCE's frames, and return the exit status."""
+    if names_host(options):
+        # What other listings don't need is not imported for them.
+        from crosswalk.emu.cli.host_frames import frames_of_host  # noqa: PLC0415
+
+        return frames_of_host(options)
     if options.watch is not None:
         return watch_frames(options)
     chosen_format(options)

@@ -14,10 +14,11 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import write_parts
 from crosswalk.walker.mappings import Ranges
 from crosswalk.walker.rights import Rights
+from crosswalk.walker.second_level import TableContext
 
 __all__ = ["chosen_format", "is_answer", "marked", "print_heading", "write_list"]
 
-Listed = Iterable[tuple[PagingContext, Rows]]
+Listed = Iterable[tuple[TableContext, Rows]]
 """What is listed: rows of an address space, those of one after those of another."""
 
 _TABLES = ("csv", "parquet", "arrow")
@@ -51,7 +52,7 @@ def write_list(
     if options.legend:
         for line in legend(kind, columns, colours=_colours(options)):
             remark(line)
-    if form != "text" and kind is Ranges:
+    if form != "text" and issubclass(kind, Ranges):
         columns = [it for each in columns for it in each.ends or (each,)]
     if form in _TABLES:
         # pyarrow is an extra, and takes a tenth of a second to import.
@@ -105,7 +106,7 @@ def _lines(
     shown, several = None, _several_modes(contexts)
     for context, rows in listed:
         if contexts and len(rows) and context is not shown:
-            mode = f", {context.mode}" if several else ""
+            mode = f", {context.mode}" if several and isinstance(context, PagingContext) else ""
             yield f"root {context.root:#x}{mode}:\n".encode()
             shown = context
         yield from lines(rows, context, columns, marks=marks, encoding=encoding)
@@ -119,7 +120,7 @@ def _records(
         root: dict[str, Any] = {}
         if contexts:
             root["root"] = hex(context.root)
-        if several:
+        if several and isinstance(context, PagingContext):
             root["mode"] = context.mode.value
         yield from records(rows, context, columns, root=root)
 

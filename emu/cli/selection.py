@@ -1,7 +1,7 @@
 """Which mappings a command is about: the options that choose some, in bulk."""
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,10 @@ __all__ = [
     "chosen_frames",
     "chosen_selection",
     "chosen_words",
+    "frame_of",
     "mappings_of_frame",
+    "plain_conditions",
+    "reaching",
 ]
 
 _SOME_OF = {
@@ -116,6 +119,26 @@ def chosen_selection(
     """
     given = {name: value for name, value in vars(options).items() if value}
     by_use = False
+    conditions = plain_conditions(given)
+    if "page_size" in given:
+        conditions.append(_of_sizes(given["page_size"], spaces))
+    if "flags" in given:
+        flags = _meant(given["flags"], spaces)
+        conditions += [choice.chosen for choice in flags]
+        by_use = any(choice.name in _USE for choice in flags)
+    if "aliases_of" in given:
+        conditions.append(reaching([_aliased(given["aliases_of"], spaces)]))
+    if "memory_type" in given and types is not None:
+        conditions.append(of_types(types, given["memory_type"]))
+    addresses = chosen_addresses(given, names)
+    return Selection(conditions=tuple(conditions), spans=addresses, by_use=by_use)
+
+
+def plain_conditions(given: Mapping[str, Any]) -> list[Condition[Any]]:
+    """Return the conditions about rights, levels and physical addresses, by dest of their options.
+
+    They mean the same in any kind of tables.
+    """
     conditions = [_some_of(rights) for name, rights in _SOME_OF.items() if name in given]
     conditions += [_some_of(named[given[name]]) for name, named in _BY.items() if name in given]
     if "wx" in given:
@@ -123,25 +146,14 @@ def chosen_selection(
     if "level" in given:
         level = int(given["level"])
         conditions.append(lambda rows, _: rows.level == level)
-    if "page_size" in given:
-        conditions.append(_of_sizes(given["page_size"], spaces))
-    if "flags" in given:
-        flags = _meant(given["flags"], spaces)
-        conditions += [choice.chosen for choice in flags]
-        by_use = any(choice.name in _USE for choice in flags)
     if "pa" in given:
-        conditions.append(_reaching(given["pa"]))
+        conditions.append(reaching(given["pa"]))
     if "frame" in given:
-        conditions.append(_reaching(_frame(pa) for pa in given["frame"]))
-    if "aliases_of" in given:
-        conditions.append(_reaching([_aliased(given["aliases_of"], spaces)]))
-    if "memory_type" in given and types is not None:
-        conditions.append(of_types(types, given["memory_type"]))
-    addresses = chosen_addresses(given, names)
-    return Selection(conditions=tuple(conditions), spans=addresses, by_use=by_use)
+        conditions.append(reaching(frame_of(pa) for pa in given["frame"]))
+    return conditions
 
 
-def _some_of(rights: Rights) -> Condition[PagingContext]:
+def _some_of(rights: Rights) -> Condition[Any]:
     return lambda rows, _: (rows.rights & np.uint8(rights)) != 0
 
 
@@ -188,13 +200,13 @@ def _assumed(why: str, spaces: Spaces) -> str:
     return ""
 
 
-def _reaching(ranges: Iterable[tuple[int, int]]) -> Condition[PagingContext]:
+def reaching(ranges: Iterable[tuple[int, int]]) -> Condition[Any]:
     """Return the condition that pages reach some of the physical addresses [start, end)."""
     spans = Spans.of(ranges)
     return lambda rows, _: spans.touched(rows.pa, rows.pa + (rows.size - np.uint64(1)))
 
 
-def _frame(pa: int) -> tuple[int, int]:
+def frame_of(pa: int) -> tuple[int, int]:
     """Return the frame that holds a physical address, as a range."""
     start = pa & -FRAME
     return start, start + FRAME
@@ -204,7 +216,7 @@ def _aliased(target: tuple[str, int], spaces: Spaces) -> tuple[int, int]:
     """Return the frame of --aliases-of, as a range."""
     kind, address = target
     if kind == "pa":
-        return _frame(address)
+        return frame_of(address)
     found: dict[int, PagingContext] = {}
     for context in spaces.contexts:
         for block in pages(spaces.source.memory, context, address, address + 1):
@@ -218,7 +230,7 @@ def _aliased(target: tuple[str, int], spaces: Spaces) -> tuple[int, int]:
             f"--aliases-of {address:#x}: {len(found):,} frames in these roots, as {one:#x} in "
             f"{context.root:#x} and {other:#x} in {another.root:#x}: give pa:PA, or one of --roots"
         )
-    return _frame(next(iter(found)))
+    return frame_of(next(iter(found)))
 
 
 def chosen_words(options: argparse.Namespace) -> list[str]:
@@ -262,7 +274,7 @@ def _word(value: Any) -> str:
 
 def mappings_of_frame(pa: int) -> Selection:
     """Return the mappings of the 4-KiB frame that holds a physical address."""
-    return Selection(conditions=(_reaching([_frame(pa)]),))
+    return Selection(conditions=(reaching([frame_of(pa)]),))
 
 
 def chosen_frames(options: argparse.Namespace, frames: Frames) -> Frames:

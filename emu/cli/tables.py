@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +25,16 @@ from crosswalk.walker.memory import FRAME
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.symbols import NO_NAMES, Names
 
-__all__ = ["list_tables"]
+__all__ = [
+    "TABLES_HEADING",
+    "chosen_tables",
+    "list_tables",
+    "table_record",
+    "table_rows",
+    "table_text",
+]
 
-_HEADING = f"{FRAME_HEADING}  TABLES"
+TABLES_HEADING = f"{FRAME_HEADING}  TABLES"
 _NONE = "user mode may write no page table"
 _PART = "user mode may write none"
 _NAMED = 64
@@ -44,14 +52,12 @@ def list_tables(
     spaces = followed.spaces
     tables = mapped_tables(spaces.source.memory, spaces.walked, frames)
     roots = {context.root & -FRAME for context in spaces.contexts}
-    print_heading(_HEADING, options)
-    for pa, levels, va, size, rights in _rows(_chosen(tables, options)):
+    print_heading(TABLES_HEADING, options)
+    for pa, levels, va, size, rights in table_rows(chosen_tables(tables, options)):
         if options.json:
-            record = frame_record(pa, FRAME, rights)
-            named = table_names(levels)
-            emit({**record, "tables": named, "is_root": pa in roots, "va": hex(va), "spans": size})
+            emit(table_record(pa, levels, va, size, rights, root=pa in roots))
         else:
-            text = _text(pa, levels, va, size, rights, root=pa in roots)
+            text = table_text(pa, levels, va, size, rights, root=pa in roots)
             print(marked(text, rights))
     _report(followed, tables, roots, options, names)
     if tables.granting(Rights.USER_WRITE).any():
@@ -59,7 +65,7 @@ def list_tables(
     return followed.nothing_found(options)
 
 
-def _chosen(tables: MappedTables, options: argparse.Namespace) -> MappedTables:
+def chosen_tables(tables: MappedTables, options: argparse.Namespace) -> MappedTables:
     """Return those that are mapped and that the options choose."""
     mapped = tables.take(np.flatnonzero(tables.rights))
     size = np.full(len(mapped), FRAME, np.uint64)
@@ -67,13 +73,22 @@ def _chosen(tables: MappedTables, options: argparse.Namespace) -> MappedTables:
     return mapped.take(np.isin(mapped.pa, kept))
 
 
-def _rows(tables: MappedTables) -> Iterator[tuple[int, int, int, int, Rights]]:
+def table_rows(tables: MappedTables) -> Iterator[tuple[int, int, int, int, Rights]]:
+    """Yield of each frame its address, levels, lowest address translated, bytes and rights."""
     columns = (tables.pa, tables.levels, tables.va, tables.size, tables.rights)
     for pa, levels, va, size, rights in zip(*(it.tolist() for it in columns), strict=True):
         yield pa, levels, va, size, Rights(rights)
 
 
-def _text(pa: int, levels: int, va: int, size: int, rights: Rights, *, root: bool) -> str:
+def table_record(
+    pa: int, levels: int, va: int, size: int, rights: Rights, *, root: bool, address: str = "va"
+) -> dict[str, Any]:
+    """Return a frame of page tables as a record; `address` is what its addresses are called."""
+    of = {"tables": table_names(levels), "is_root": root, address: hex(va), "spans": size}
+    return {**frame_record(pa, FRAME, rights), **of}
+
+
+def table_text(pa: int, levels: int, va: int, size: int, rights: Rights, *, root: bool) -> str:
     """Return a frame of page tables as a line: what it is, and the lowest it translates."""
     names = "/".join(table_names(levels))
     where = ", a root" if root else f" of {va:016x}-{va + size - 1:016x}"
@@ -116,7 +131,7 @@ def _report(
     )
     for each in islice(found, _NAMED):
         where = (each.pa, each.levels, each.va, each.size, each.rights)
-        show(_text(*where, root=each.pa in roots))
+        show(table_text(*where, root=each.pa in roots))
         for mapping in each.writers:
             show(f"  written  through {mapping_text(mapping)}{address_text(names, mapping.va)}")
     if count["user"] > _NAMED:

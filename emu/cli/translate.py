@@ -1,4 +1,4 @@
-"""`translate`: one translation, every step shown; with --ncr3, those of both dimensions."""
+"""`translate`: one translation, every step shown; with --ncr3 or --eptp, of both dimensions."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crosswalk.emu.cli.followed import Followed, look, report_unfollowed
+from crosswalk.emu.cli.host_tables import assumed_of_ept, chosen_ept, chosen_npt, names_host
 from crosswalk.emu.cli.memory_types import typed_spaces
 from crosswalk.emu.cli.names import address_record, address_text, chosen_names
 from crosswalk.emu.cli.output import emit, remark
 from crosswalk.emu.cli.sources import chosen_source, report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
+from crosswalk.emu.report.ept import ept_context_text
 from crosswalk.emu.report.nested import (
     nested_outcome_json,
     nested_outcome_text,
@@ -27,13 +29,13 @@ from crosswalk.emu.report.text import (
     walk_lines,
 )
 from crosswalk.walker.access import Access, AccessType
-from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Source
 from crosswalk.walker.formats.documents import outcome_record
 from crosswalk.walker.memory_types import MemoryTypes, pat_index
-from crosswalk.walker.nested import NestedContext, translate_nested, walk_nested
+from crosswalk.walker.nested import EptContext, NestedContext, translate_nested, walk_nested
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.spaces import access_key
 from crosswalk.walker.translate import StepKind, Walk, translate, walk_access
@@ -80,13 +82,15 @@ class Observation:
 
 def run(options: argparse.Namespace) -> int:
     """Show one translation, and return the exit status."""
-    if options.ncr3 is not None:
-        if options.roots is not None:
-            raise BadInput("--roots and --ncr3: choose one of them")
-        if options.symbols is not None:
-            raise BadInput("--symbols and --ncr3: choose one of them")
+    if names_host(options):
+        which = "--ncr3" if options.eptp is None else "--eptp"
+        for name in ("roots", "symbols"):
+            if getattr(options, name) is not None:
+                raise BadInput(f"--{name} and {which}: choose one of them")
         if options.types or options.pat is not None or options.mtrr is not None:
-            raise BadInput("--types and --ncr3: nested tables have memory types of their own")
+            raise BadInput(f"--types and {which}: nested tables have memory types of their own")
+        if options.observe and options.eptp is not None:
+            raise BadInput("--observe and --eptp: the emulated CPU has no EPT, only nested paging")
         source = chosen_source(options, nested=True, listing=True)
         return _nested(options, source, _access(options, source.context))
     return _translate(options, chosen_spaces(options, listing=True))
@@ -246,12 +250,10 @@ def _lines(every: Sequence[_Translated], spaces: Spaces, *, grouped: bool) -> It
 def _nested(options: argparse.Namespace, source: Source, access: Access) -> int:
     """Show one translation of a source under nested tables.
 
-    The host's physical addresses are as wide as the guest's and its pages as large; its vendor
-    is AMD, whose nested paging it is.
+    The host's physical addresses are as wide as the guest's. Of nested paging its pages are as
+    large, too, and its vendor is AMD, whose nested paging it is.
     """
-    host = _host(options, source.context)
-    if source.memory.word(host.root) is None:
-        raise BadInput(f"{source.name}: nCR3 {host.cr3:#x} points outside the memory")
+    host, text, assumed = _host(options, source)
     context = NestedContext(source.context, host)
     path = walk_nested(source.memory, context, access.va)
     predicted = translate_nested(source.memory, context, access)
@@ -261,7 +263,9 @@ def _nested(options: argparse.Namespace, source: Source, access: Access) -> int:
 
         observed, known = observe_nested(source, context, access, predicted)
     remark(f"{source.name}: {context_text(context.guest)}")
-    remark(f"nested: {context.npt.mode} paging, nCR3 {host.cr3:#x}, NXE {int(host.nxe)}")
+    remark(f"nested: {text}")
+    if assumed:
+        remark(f"assumed: {', '.join(assumed)}")
     if options.json:
         record = nested_record(path, access, predicted)
         if observed is not None:
@@ -274,7 +278,7 @@ def _nested(options: argparse.Namespace, source: Source, access: Access) -> int:
         for line in nested_walk_lines(context, path):
             print(line)
         print(f"predicted: {nested_outcome_text(predicted, may=True)}")
-        stage = stage_of(predicted)
+        stage = stage_of(predicted, path)
         if stage is not None:
             print(f"failed in: {stage}")
         if observed is not None:
@@ -285,15 +289,21 @@ def _nested(options: argparse.Namespace, source: Source, access: Access) -> int:
     return 0 if known is None or known else 1
 
 
-def _host(options: argparse.Namespace, guest: PagingContext) -> PagingContext:
-    try:
-        return PagingContext(
-            cr3=options.ncr3,
-            cr4=options.host_cr4,
-            efer=options.host_efer,
-            maxphyaddr=guest.maxphyaddr,
-            page1gb=guest.page1gb,
-            vendor=Vendor.AMD,
-        )
-    except BadInput as error:
-        raise BadInput(f"the host: {error}") from error
+def _host(
+    options: argparse.Namespace, source: Source
+) -> tuple[PagingContext | EptContext, str, tuple[str, ...]]:
+    """Return how the host's tables are read, the same in words, and what of it is assumed."""
+    guest = source.context
+    host: PagingContext | EptContext
+    assumed: tuple[str, ...] = ()
+    if options.eptp is None:
+        host = chosen_npt(options, guest.maxphyaddr, page1gb=guest.page1gb)
+        pointer = f"nCR3 {host.cr3:#x}"
+        text = f"{host.mode} paging, {pointer}, NXE {int(host.nxe)}"
+    else:
+        host = chosen_ept(options, guest.maxphyaddr)
+        pointer, text = f"EPTP {host.eptp:#x}", ept_context_text(host)
+        assumed = assumed_of_ept(options, host)
+    if source.memory.word(host.root) is None:
+        raise BadInput(f"{source.name}: {pointer} points outside the memory")
+    return host, text, assumed

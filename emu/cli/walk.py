@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 
 from crosswalk.emu.cli.followed import follow, write_summary
+from crosswalk.emu.cli.host_tables import names_host
 from crosswalk.emu.cli.listing_output import chosen_format, write_list
 from crosswalk.emu.cli.memory_types import type_column, type_kind, typed_spaces
 from crosswalk.emu.cli.names import chosen_names, name_columns, region_kind, shown_names
@@ -22,15 +23,21 @@ from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.mappings import Ranges, coalesce_pages, joined_kinds
 from crosswalk.walker.memory_types import MemoryTypes
 from crosswalk.walker.pages import Pages
+from crosswalk.walker.second_level import Space
 from crosswalk.walker.symbols import NO_NAMES, Names
 
-__all__ = ["list_pages", "run_walk"]
+__all__ = ["limited", "list_pages", "run_walk"]
 
 _LIMIT = 10_000_000
 
 
 def run_walk(options: argparse.Namespace) -> int:
     """List the mappings of SOURCE, and return the exit status."""
+    if names_host(options):
+        # What other listings don't need is not imported for them.
+        from crosswalk.emu.cli.host_walk import walk_host  # noqa: PLC0415
+
+        return walk_host(options)
     if options.software is not None:
         refuse_with_software(options)
     if options.expect is not None:
@@ -84,19 +91,19 @@ def list_pages(
         for block in (coalesce_pages(blocks, kind=apart, repeats=True) if fold else blocks)
     )
     contexts = spaces.contexts if spaces.named else ()
-    listed = _limited(found, options, "range" if fold else "mapping", rooted=spaces.named)
+    listed = limited(found, options, "range" if fold else "mapping", rooted=spaces.named)
     kind = Ranges if fold else Pages
     columns = [*name_columns(names), *([] if types is None else [type_column(types)])]
     write_list(options, kind, listed, columns, contexts=contexts)
 
 
-def _limited(
-    listed: Iterable[tuple[PagingContext, Pages | Ranges]],
+def limited(
+    listed: Iterable[tuple[Space, Pages | Ranges]],
     options: argparse.Namespace,
     noun: str,
     *,
     rooted: bool,
-) -> Iterator[tuple[PagingContext, Pages | Ranges]]:
+) -> Iterator[tuple[Space, Pages | Ranges]]:
     """Yield no more rows than --limit says, and report how many there are.
 
     `LimitExceeded` for too many, unless a limit was given.

@@ -23,9 +23,12 @@ from crosswalk.emu.report.cells import (
     padded_hexadecimal,
     spaces,
 )
+from crosswalk.emu.report.ept import ept_flags_text
 from crosswalk.emu.report.records import rights_record
 from crosswalk.emu.report.text import (
     FRAME_HEADING,
+    GUEST_HEADING,
+    GUEST_RANGE_HEADING,
     MAPPING_HEADING,
     RANGE_HEADING,
     count_text,
@@ -34,13 +37,15 @@ from crosswalk.emu.report.text import (
     size_text,
     stride_text,
 )
-from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.mappings import Ranges
 from crosswalk.walker.memory import U64
+from crosswalk.walker.nested.ept import EptEntry
+from crosswalk.walker.nested.second_level import EptPages, GuestPages, GuestRanges
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.rights import Rights
+from crosswalk.walker.second_level import TableContext
 
 __all__ = [
     "Coded",
@@ -89,7 +94,7 @@ class Column:
     key: str
     heading: str
     width: int
-    values: Callable[[Any, PagingContext], Coded]
+    values: Callable[[Any, Any], Coded]
     meaning: str = ""
     ends: "tuple[Column, ...]" = ()
 
@@ -115,6 +120,9 @@ _HEADINGS: dict[type[Rows], str] = {
     Pages: MAPPING_HEADING,
     Ranges: RANGE_HEADING,
     Frames: FRAME_HEADING,
+    GuestPages: GUEST_HEADING,
+    EptPages: GUEST_HEADING,
+    GuestRanges: GUEST_RANGE_HEADING,
 }
 
 
@@ -122,13 +130,13 @@ def _width(kind: type[Rows]) -> int:
     """Return where extra columns begin, two characters less."""
     if kind is Frames:
         return len(FRAME_HEADING)
-    last = "FLAGS" if kind is Pages else "PAGES"
+    last = "FLAGS" if issubclass(kind, Pages) else "PAGES"
     return len(_HEADINGS[kind]) - len(last) + _LAST
 
 
 def lines(
     rows: Rows,
-    context: PagingContext,
+    context: TableContext,
     columns: Sequence[Column] = (),
     *,
     marks: Marks | None = None,
@@ -153,7 +161,7 @@ def lines(
 
 def records(
     rows: Rows,
-    context: PagingContext,
+    context: TableContext,
     columns: Sequence[Column] = (),
     *,
     root: Mapping[str, Any] | None = None,
@@ -174,7 +182,7 @@ def records(
 
 
 def extra(
-    rows: Rows, context: PagingContext, columns: Sequence[Column]
+    rows: Rows, context: TableContext, columns: Sequence[Column]
 ) -> Iterator[tuple[Column, Coded]]:
     """Yield extra columns with their values."""
     for each in columns:
@@ -207,7 +215,27 @@ _PAT = Entry.PAT_LARGE.bit_length() - 1
 _KEY = Entry.XD.bit_length() - 5
 """The protection key, and XD above it."""
 
+
+def _ept_flag_code(pages: EptPages) -> U64:
+    """Return the same of EPT: the flags without the memory type, as `_ept_flags_of` takes them."""
+    flags = pages.flags
+    named = flags & np.uint64(_EPT_LOW)
+    named |= flags >> np.uint64(_EPT_BETWEEN) & np.uint64(_EPT_NEXT)
+    return named | flags >> np.uint64(_EPT_HIGH) << np.uint64(_EPT_PLACE)
+
+
+def _ept_flags_of(code: int) -> str:
+    low = code & _EPT_LOW | (code & _EPT_NEXT) << _EPT_BETWEEN
+    return ept_flags_text(low | code >> _EPT_PLACE << _EPT_HIGH)
+
+
+_EPT_LOW, _EPT_BETWEEN, _EPT_NEXT = 7, 3, 0xF8
+"""Rights, then between them and IPAT to XU the memory type."""
+_EPT_HIGH, _EPT_PLACE = EptEntry.VERIFY_PAGING.bit_length() - 1, 8
+"""The flags from bit 57 up."""
+
 _FLAGS = Texts(_flags_of)
+_EPT_FLAGS = Texts(_ept_flags_of)
 _PAGE_SIZES = Texts(lambda shift: f"{size_text(1 << shift):>7}")
 _SIZES = Texts(lambda frames: f"{size_text(frames << 12):>12}")
 _RIGHTS = Texts(lambda rights: rights_text(Rights(rights)))
@@ -226,22 +254,25 @@ def _line_cells(rows: Rows) -> tuple[list[Cell], NDArray[np.uint8] | None]:
     """Return the cells of lines but the last one, and the last one, if its width differs."""
     first: list[Cell]
     rights: list[Cell] = [b" ", _RIGHTS.cell(rows.rights)]
+    digits = 13 if isinstance(rows, GuestPages | GuestRanges) else 16
     if isinstance(rows, Pages):
         first = [
-            padded_hexadecimal(rows.va, 16),
+            padded_hexadecimal(rows.va, digits),
             b" ",
             padded_hexadecimal(rows.pa, 13),
             b" ",
             _PAGE_SIZES.cell(rows.shift),
         ]
+        if isinstance(rows, EptPages):
+            return [*first, *rights], _EPT_FLAGS.cell(_ept_flag_code(rows))
         return [*first, *rights], _FLAGS.cell(_flag_code(rows))
     frames = rows.size >> np.uint64(12)
     last = rows.size - np.uint64(1)
     if isinstance(rows, Ranges):
         first = [
-            padded_hexadecimal(rows.va, 16),
+            padded_hexadecimal(rows.va, digits),
             b"-",
-            padded_hexadecimal(rows.va + last, 16),
+            padded_hexadecimal(rows.va + last, digits),
             b" ",
             padded_hexadecimal(rows.pa, 13),
             b" ",
@@ -266,7 +297,7 @@ def _pages_cell(ranges: Ranges) -> NDArray[np.uint8]:
 
 def _behind(
     rows: Rows,
-    context: PagingContext,
+    context: TableContext,
     columns: Sequence[Column],
     last: NDArray[np.uint8] | None,
     encoding: str,
@@ -336,9 +367,10 @@ def _offset_cell(coded: Coded) -> NDArray[np.uint8] | None:
 
 def _fields(rows: Rows) -> dict[str, list[Cell]]:
     """Return the cells of each value of records, by its key, in the order of single records."""
+    address = "gpa" if isinstance(rows, GuestPages | GuestRanges) else "va"
     if isinstance(rows, Pages):
         return {
-            "va": _json_hexadecimal(rows.va),
+            address: _json_hexadecimal(rows.va),
             "pa": _json_hexadecimal(rows.pa),
             "size": [_PAGE_BYTES.cell(rows.shift)],
             "level": [_NUMBERS.cell(rows.level)],
@@ -348,7 +380,7 @@ def _fields(rows: Rows) -> dict[str, list[Cell]]:
     size: list[Cell] = [_BYTES.cell(rows.size >> np.uint64(12))]
     if isinstance(rows, Ranges):
         return {
-            "va": _json_hexadecimal(rows.va),
+            address: _json_hexadecimal(rows.va),
             "pa": _json_hexadecimal(rows.pa),
             "size": size,
             "mappings": [_NUMBERS.cell(rows.count), _JSON_STRIDES.cell(rows.stride)],

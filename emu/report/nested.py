@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
+from crosswalk.emu.report.ept import ept_walk_lines
 from crosswalk.emu.report.records import step_record
 from crosswalk.emu.report.text import outcome_text, walk_lines, words_text
 from crosswalk.walker.access import Access
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.formats.documents import hex_words, outcome_record
 from crosswalk.walker.nested import (
+    EptContext,
     EptMisconfiguration,
     EptViolation,
     GpaWalk,
@@ -18,6 +20,7 @@ from crosswalk.walker.nested import (
     NestedOutcome,
     NestedPageFault,
     NestedWalk,
+    Qualification,
     nested_error_names,
     qualification_names,
 )
@@ -42,8 +45,12 @@ class Stage(StrEnum):
     PAGE = "nested walk of the page"
 
 
-def stage_of(outcome: NestedOutcome) -> Stage | None:
-    """Return where a translation failed; None where it didn't."""
+def stage_of(outcome: NestedOutcome, path: NestedWalk) -> Stage | None:
+    """Return where a translation failed; None where it didn't. `path` is its walk."""
+    if isinstance(outcome, EptViolation):
+        return Stage.PAGE if outcome.qualification & Qualification.PAGE else Stage.TABLE
+    if isinstance(outcome, EptMisconfiguration):
+        return Stage.TABLE if path.page is None else Stage.PAGE
     if isinstance(outcome, NestedPageFault):
         return Stage.TABLE if outcome.error_code & NestedError.TABLE else Stage.PAGE
     return None if isinstance(outcome, Translation) else Stage.GUEST
@@ -86,8 +93,8 @@ def nested_walk_lines(context: NestedContext, path: NestedWalk) -> Iterator[str]
 
 
 def nested_record(path: NestedWalk, access: Access, outcome: NestedOutcome) -> dict[str, Any]:
-    """Return one translation as `translate --ncr3 --json` prints it."""
-    stage = stage_of(outcome)
+    """Return one translation as `translate --ncr3 --json`, or --eptp, prints it."""
+    stage = stage_of(outcome, path)
     return {
         "va": hex(access.va),
         "access": access.type.name.lower(),
@@ -101,11 +108,16 @@ def nested_record(path: NestedWalk, access: Access, outcome: NestedOutcome) -> d
 
 
 def _gpa_walk_lines(context: NestedContext, lookup: GpaWalk) -> Iterator[str]:
+    host = context.host
     if not lookup.path.steps:
-        yield f"    too wide: nested tables translate {context.npt.va_bits} bits"
-        return
-    for line in walk_lines(context.npt, lookup.path):
-        yield f"  {line}"
+        bits = host.gpa_bits if isinstance(host, EptContext) else host.va_bits
+        yield f"    too wide: nested tables translate {bits} bits"
+    elif isinstance(host, EptContext):
+        for line in ept_walk_lines(host, lookup.path):
+            yield f"  {line}"
+    else:
+        for line in walk_lines(host, lookup.path):
+            yield f"  {line}"
 
 
 def _gpa_walk_record(lookup: GpaWalk) -> dict[str, Any]:

@@ -21,6 +21,7 @@ __all__ = [
     "format_text",
     "info_lines",
     "info_record",
+    "memory_text",
     "missing_text",
     "roots_text",
     "source_text",
@@ -41,13 +42,18 @@ _REASONS = {
 
 def source_text(source: Source) -> str:
     """Return the format, CPUs, ranges and control state of a source in one line."""
+    return f"{memory_text(source)}; {context_text(source.context)}"
+
+
+def memory_text(source: Contents) -> str:
+    """Return the name, format, CPUs and ranges of a source in one line."""
     parts = [format_text(source)]
     if source.cpus:
         parts.append(_cpus_text(source))
     ranges = source.memory.ranges
     total = sum(size for _, size in ranges)
     parts.append(f"{size_text(total)} in {len(ranges):,} range{'s' if len(ranges) != 1 else ''}")
-    return f"{source.name}: {', '.join(parts)}; {context_text(source.context)}"
+    return f"{source.name}: {', '.join(parts)}"
 
 
 def format_text(source: Contents) -> str:
@@ -186,7 +192,7 @@ def _entry_text(each: UnfollowedEntry) -> str:
     return f"{name} at {each.pa:#x} = {each.entry:#x}, va {each.va:#x}: {_REASONS[each.reason]}"
 
 
-def _cpus_text(source: Source) -> str:
+def _cpus_text(source: Contents) -> str:
     roots = [f"{each.cr3:#x}" for each in source.cpus[:_CPUS] if each.cr3 is not None]
     if len(source.cpus) > _CPUS:
         roots.append("…")

@@ -18,8 +18,10 @@ from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.mappings import Ranges
 from crosswalk.walker.memory import U64
+from crosswalk.walker.nested.second_level import EptPages, GuestPages, GuestRanges
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.rights import rwx
+from crosswalk.walker.second_level import TableContext
 
 __all__ = ["table_parts"]
 
@@ -27,28 +29,46 @@ _ROWS = 1 << 16
 """How many rows are written at once, at least: a row group of Parquet, a batch of Arrow."""
 _MOST = 1 << 18
 
-_VERSIONS = {Pages: "mappings/1", Ranges: "ranges/1", Frames: "frames/1"}
+_VERSIONS = {
+    Pages: "mappings/1",
+    Ranges: "ranges/1",
+    Frames: "frames/1",
+    GuestPages: "guest-mappings/1",
+    EptPages: "guest-mappings/1",
+    GuestRanges: "guest-ranges/1",
+}
 """What the metadata of a table say that it is."""
 
 _NUMBERS = {
     Pages: ("va", "pa", "size", "level", "flags"),
     Ranges: ("va", "pa", "size", "mappings", "stride", "flags"),
     Frames: ("pa", "size"),
+    GuestPages: ("gpa", "pa", "size", "level", "flags"),
+    EptPages: ("gpa", "pa", "size", "level", "flags"),
+    GuestRanges: ("gpa", "pa", "size", "mappings", "stride", "flags"),
 }
 """The columns but rights, by what is listed."""
 
-_ATTRIBUTES = {Pages: {}, Ranges: {"mappings": "count"}, Frames: {"pa": "start"}}
+_ATTRIBUTES = {
+    Pages: {},
+    Ranges: {"mappings": "count"},
+    Frames: {"pa": "start"},
+    GuestPages: {"gpa": "va"},
+    EptPages: {"gpa": "va"},
+    GuestRanges: {"gpa": "va", "mappings": "count"},
+}
 """What these are called there, where that is otherwise."""
 
 _DICTIONARY = pa.dictionary(pa.int8(), pa.string())
 
-_HEXADECIMAL = ("root", "va", "pa", "flags")
+_HEXADECIMAL = ("root", "va", "gpa", "pa", "flags")
 """The columns that CSV has in hexadecimal."""
 
 _MEANINGS = {
     "root": "physical address of the root table",
     "mode": "paging mode",
     "va": "linear address of the first byte",
+    "gpa": "guest-physical address of the first byte",
     "pa": "physical address of the first byte",
     "size": "bytes",
     "level": "level of the leaf: 1 is a PTE",
@@ -63,7 +83,7 @@ _MEANINGS = {
 def table_parts(
     form: str,
     kind: type[Rows],
-    listed: Iterable[tuple[PagingContext, Rows]],
+    listed: Iterable[tuple[TableContext, Rows]],
     columns: Sequence[Column],
     contexts: Sequence[PagingContext],
 ) -> Iterator[bytes]:
@@ -85,8 +105,8 @@ def table_parts(
 
 
 def _pieces(
-    listed: Iterable[tuple[PagingContext, Rows]],
-) -> Iterator[tuple[PagingContext, Rows]]:
+    listed: Iterable[tuple[TableContext, Rows]],
+) -> Iterator[tuple[TableContext, Rows]]:
     for context, rows in listed:
         for at in range(0, len(rows), _MOST):
             yield context, rows.take(slice(at, at + _MOST))
@@ -129,7 +149,7 @@ def _metadata(meaning: str) -> dict[str, str]:
 
 
 def _batch(
-    schema: Any, form: str, context: PagingContext, rows: Rows, columns: Sequence[Column]
+    schema: Any, form: str, context: TableContext, rows: Rows, columns: Sequence[Column]
 ) -> Any:
     """Return rows of one address space as a batch of the columns that the schema has."""
     values: dict[str, Any] = {
@@ -137,10 +157,11 @@ def _batch(
     }
     values |= {
         "root": np.full(len(rows), context.root, np.uint64),
-        "mode": _coded(np.full(len(rows), _MODES.index(context.mode)), _MODES),
         "supervisor": _coded(rows.rights & np.uint8(7), _RWX),
         "user": _coded(rows.rights >> np.uint8(3), _RWX),
     }
+    if isinstance(context, PagingContext):
+        values["mode"] = _coded(np.full(len(rows), _MODES.index(context.mode)), _MODES)
     for key in _NUMBERS[type(rows)]:
         values[key] = getattr(rows, _ATTRIBUTES[type(rows)].get(key, key))
     if form == "csv":

@@ -12,6 +12,8 @@ from crosswalk.walker.translate import Step, StepKind, Walk
 
 __all__ = [
     "FRAME_HEADING",
+    "GUEST_HEADING",
+    "GUEST_RANGE_HEADING",
     "MAPPING_HEADING",
     "RANGE_HEADING",
     "access_text",
@@ -36,6 +38,10 @@ MAPPING_HEADING = f"{'VA':<16} {'PA':<13} {'SIZE':>7} SUP USR  FLAGS"
 """What the columns of `mapping_text` are: addresses, size, the supervisor's and user's rights."""
 RANGE_HEADING = f"{'VA':<33} {'PA':<13} {'SIZE':>12} SUP USR  PAGES"
 """The same of `range_text`."""
+GUEST_HEADING = f"{'GPA':<13} {'PA':<13} {'SIZE':>7} SUP USR  FLAGS"
+"""The same of pages of guest-physical addresses."""
+GUEST_RANGE_HEADING = f"{'GPA':<27} {'PA':<13} {'SIZE':>12} SUP USR  PAGES"
+"""The same of ranges of them."""
 FRAME_HEADING = f"{'PA':<27} {'SIZE':>12} SUP USR"
 """The same of `frame_text`."""
 

@@ -13,6 +13,7 @@ import numpy as np
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.fetched import FetchedMemory
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.walker.second_level import TableContext
 from crosswalk.walker.states import distinct_states
 
 __all__ = ["PREFIX", "Guest", "LiveMemory", "names_live_guest", "released_on_error", "settle"]
@@ -69,7 +70,7 @@ def names_live_guest(source: str | os.PathLike[str]) -> bool:
     return isinstance(source, str) and source.startswith(PREFIX)
 
 
-def settle(memory: PhysicalMemory, contexts: Sequence[PagingContext]) -> None:
+def settle(memory: PhysicalMemory, contexts: Sequence[TableContext]) -> None:
     """Read all tables of these address spaces, and let a live guest go as it was found.
 
     What `LiveMemory.read_first` reads by the first of them is kept, too. Where they are more than
@@ -77,7 +78,7 @@ def settle(memory: PhysicalMemory, contexts: Sequence[PagingContext]) -> None:
     """
     if not isinstance(memory, LiveMemory):
         return
-    if memory.read_first is not None and contexts:
+    if memory.read_first is not None and contexts and isinstance(contexts[0], PagingContext):
         memory.read_first(contexts[0])
     tables = [
         np.unique(block.key & ~np.uint64(FRAME - 1))

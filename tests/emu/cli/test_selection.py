@@ -107,7 +107,7 @@ def test_options_choose_from_all_mappings(asked):
     ("rule", "wrong"),
     [
         ("_BY", {name: dict.fromkeys(("user", "supervisor"), Rights.USER_READ) for name in BY}),
-        ("_frame", lambda pa: (pa + KIB4, pa + 2 * KIB4)),
+        ("frame_of", lambda pa: (pa + KIB4, pa + 2 * KIB4)),
         ("_all", lambda conditions: conditions[0]),
     ],
     ids=["another privilege", "the neighbour", "the first condition alone"],
