@@ -5,7 +5,7 @@ show it (`crosswalk.emu.judges`). An entry about accesses or
 composites is a change of the `Rules` by which the second walk goes
 (`crosswalk.emu.check.emulated`), so that any number of them together have one exact answer; one
 about nested paging is a `Deviation` of the second walk in two dimensions
-(`crosswalk.emu.check.nested_emulated`); one about sequences recognises what the emulator's TLB
+(`crosswalk.emu.check.nested_deviations`); one about sequences recognises what the emulator's TLB
 does. Each but the nested ones has its smallest case, which must still show it.
 
 Unicorn is one version, and has all of its departures at once. Of other judges there are versions
@@ -18,7 +18,7 @@ from enum import StrEnum
 from itertools import combinations
 
 from crosswalk.emu.check.emulated_rules import Keys, Rules, rules_of
-from crosswalk.emu.check.nested_emulated import MANUAL, Deviation
+from crosswalk.emu.check.nested_deviations import MANUAL, Deviation
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.tlb import Invpcid, MovCr3, Rule, Sequence
@@ -568,6 +568,52 @@ DEPARTURES = (
         'AMD APM vol. 2, "Page-Fault Error Code": I/D is told with EFER.NXE and CR4.PAE alone.',
         "The emulator sets it with CR4.SMEP as well, as Intel has it, whatever the CPU model.",
         deviation=Deviation.FETCH,
+    ),
+    Departure(
+        "ept-table-access-no-read",
+        Scope.NESTED,
+        "With EPT's A and D, an EPT violation at a guest's table has bit 1 of the exit "
+        "qualification set alone, where bits 0 and 1 belong.",
+        'Intel SDM vol. 3C, "Basic VM-Exit Information": with accessed and dirty flags for EPT, '
+        "accesses to a guest's paging-structure entries are treated as writes; if one causes an "
+        "EPT violation, the processor sets both bit 0 and bit 1.",
+        "Bochs turns the access into a write, and makes the qualification of that.",
+        deviation=Deviation.TABLE_WRITE,
+        judges=frozenset({BOCHS}),
+    ),
+    Departure(
+        "ept-user-execute-in-bit-13",
+        Scope.NESTED,
+        "Under mode-based execute control, an EPT violation of a read or a write has the user's "
+        "right to execute in bit 13 of the exit qualification, and bit 6 clear.",
+        'Intel SDM vol. 3C, "Basic VM-Exit Information": bit 6 is the AND of bit 10 of the EPT '
+        "entries, whatever the access; bit 13 says that the access was one to a shadow stack.",
+        "Bochs shifts all rights by three, XU too, which is bit 10 of an entry; that it belongs to "
+        "bit 6 it heeds for fetches alone.",
+        deviation=Deviation.BIT_13,
+        judges=frozenset({BOCHS}),
+    ),
+    Departure(
+        "ept-guest-marks-unchecked",
+        Scope.NESTED,
+        "Without EPT's A and D, a guest's A and D are set in a page that EPT makes read-only.",
+        'Intel SDM vol. 3C, "EPT Violations": writes to a guest\'s paging structures that update '
+        "accessed and dirty flags are data writes, and violate EPT where bit 1 is clear in an "
+        "entry of their address.",
+        "Bochs translates the address of a guest's entry for reading, and later writes there.",
+        deviation=Deviation.UNCHECKED,
+        judges=frozenset({BOCHS}),
+    ),
+    Departure(
+        "ept-large-page-bit-12",
+        Scope.NESTED,
+        "Bit 12 of an EPT entry that maps a 2-MiB or 1-GiB page is ignored, where it is reserved.",
+        'Intel SDM vol. 3C, "EPT Translation Mechanism": bits 20:12 of an EPT PDE that maps a '
+        "2-MiB page are reserved, and bits 29:12 of a PDPTE that maps a 1-GiB page; bit 12 is PAT "
+        "in the tables of linear addresses alone.",
+        "Bochs masks bit 12 away, as in tables of linear addresses.",
+        deviation=Deviation.BIT_12,
+        judges=frozenset({BOCHS}),
     ),
 )
 """All of them. The order is that of ids in a joined name."""

@@ -1,61 +1,86 @@
-"""The walk in two dimensions, put to a CPU in guest mode."""
+"""The walk in two dimensions, put to a CPU in guest mode: AMD's nested paging, and Intel's EPT."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import combinations
 from operator import or_
 from typing import Protocol
 
-from crosswalk.emu.check.departures import Scope, departures
-from crosswalk.emu.check.nested_emulated import EMULATOR, MANUAL, emulated
+from crosswalk.emu.check.departures import UNICORN, Scope, departures
+from crosswalk.emu.check.nested_deviations import EMULATOR, MANUAL
+from crosswalk.emu.check.nested_emulated import emulated, emulated_outcomes
+from crosswalk.emu.judges.judge import Reason
 from crosswalk.walker.access import Access
-from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.nested.context import NestedContext
-from crosswalk.walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
-from crosswalk.walker.nested.translate import translate_nested
+from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.nested.context import EptContext, NestedContext
+from crosswalk.walker.nested.outcome import (
+    EptMisconfiguration,
+    EptViolation,
+    NestedError,
+    NestedOutcome,
+    NestedPageFault,
+    Qualification,
+)
+from crosswalk.walker.nested.translate import nested_outcomes
 from crosswalk.walker.outcome import ErrorCode, GeneralProtection, PageFault, Translation
 
 __all__ = [
+    "EPT_KINDS",
     "KINDS",
+    "NestedAnswer",
     "NestedDivergence",
     "NestedObserver",
     "NestedPredictor",
     "NestedVerdict",
     "agrees",
+    "allowed_by",
+    "check_answers",
     "check_nested",
     "kind_of",
+    "kinds_of",
     "known_nested",
     "restates",
 ]
 
 
+NestedAnswer = NestedOutcome | Reason
+"""What a judge says of an access: what was observed, or why there is no outcome."""
+
 _STAGE = int(NestedError.FINAL | NestedError.TABLE)
+_EPT_RIGHTS = int(
+    Qualification.READABLE
+    | Qualification.WRITABLE
+    | Qualification.EXECUTABLE
+    | Qualification.USER_EXECUTABLE
+)
 
 
 @dataclass(frozen=True, slots=True)
 class NestedDivergence:
-    """An access of which the walker and the emulated CPU say different things.
+    """An access of which the walker and the CPU that was asked say different things.
 
-    `known` are the ids of the emulator's known departures that explain it together; none if
+    `predicted` are the outcomes that the prediction allows, one but for marks that EPT refuses.
+    `known` are the ids of this CPU's known departures that explain it together; none if
     nothing does. `manual` is given where the two say the same, and a second statement of the
-    manual's rules something else: a departure that the walker shares with the emulator.
+    manual's rules something else: a departure that the walker shares with the CPU.
     """
 
     access: Access
-    predicted: NestedOutcome
+    predicted: tuple[NestedOutcome, ...]
     observed: NestedOutcome
     known: tuple[str, ...] = ()
-    manual: NestedOutcome | None = None
+    manual: tuple[NestedOutcome, ...] = ()
 
 
 def agrees(memory: PhysicalMemory, predicted: NestedOutcome, observed: NestedOutcome) -> bool:
     """Return whether an observed outcome is among those that a prediction allows.
 
-    Kind, address, error code and CR2 have to be equal, but for bits of EXITINFO1 that are left
-    open; FINAL and TABLE where it was observed which it is. Of an access that succeeded the changed
-    words have to be equal too; of one that faulted each bit set has to be one that may be.
+    Kind, addresses, error code and CR2 have to be equal, but for bits of EXITINFO1 and of an exit
+    qualification that are left open; FINAL and TABLE where it was observed which it is. Of an
+    access that succeeded the changed words have to be equal too; of one that faulted each bit set
+    has to be one that may be.
     """
     match predicted, observed:
         case Translation(), Translation():
@@ -69,18 +94,42 @@ def agrees(memory: PhysicalMemory, predicted: NestedOutcome, observed: NestedOut
             same = predicted.gpa == observed.gpa
             differs = predicted.error_code & known ^ observed.error_code
             same &= not differs & ~predicted.open
+        case EptViolation(), EptViolation():
+            same = (predicted.gpa, predicted.gla) == (observed.gpa, observed.gla)
+            differs = predicted.qualification ^ observed.qualification
+            same &= not differs & ~predicted.open
+        case EptMisconfiguration(), EptMisconfiguration():
+            same = predicted.gpa == observed.gpa
         case _:
             return False
     return same and _may_change(memory, predicted, observed)
 
 
-def restates(memory: PhysicalMemory, predicted: NestedOutcome, manual: NestedOutcome) -> bool:
+def restates(
+    memory: PhysicalMemory,
+    predicted: Sequence[NestedOutcome],
+    manual: Sequence[NestedOutcome],
+) -> bool:
     """Return whether a prediction and a second statement of the manual's rules are the same.
 
     What a prediction leaves open has to be what the manual does: else to leave all open would do.
     """
-    open_bits = [each.open for each in (predicted, manual) if isinstance(each, NestedPageFault)]
-    return agrees(memory, predicted, manual) and len(set(open_bits)) < 2
+
+    def same(one: NestedOutcome, other: NestedOutcome) -> bool:
+        both = (one, other)
+        bits = [each.open for each in both if isinstance(each, NestedPageFault | EptViolation)]
+        return agrees(memory, one, other) and len(set(bits)) < 2
+
+    return all(any(same(one, other) for one in predicted) for other in manual) and all(
+        any(same(one, other) for other in manual) for one in predicted
+    )
+
+
+def allowed_by(
+    memory: PhysicalMemory, predicted: Sequence[NestedOutcome], observed: NestedOutcome
+) -> bool:
+    """Return whether one of some predicted outcomes allows an observed one."""
+    return any(agrees(memory, each, observed) for each in predicted)
 
 
 def _may_change(memory: PhysicalMemory, predicted: NestedOutcome, observed: NestedOutcome) -> bool:
@@ -93,32 +142,35 @@ def _may_change(memory: PhysicalMemory, predicted: NestedOutcome, observed: Nest
 
 
 def known_nested(
-    memory: PhysicalMemory, context: NestedContext, divergence: NestedDivergence
+    memory: PhysicalMemory,
+    context: NestedContext,
+    divergence: NestedDivergence,
+    who: str = UNICORN,
 ) -> NestedDivergence:
-    """Return the divergence, marked with the fewest departures that explain it, if any do.
+    """Return the divergence, marked with the fewest departures of `who` that explain it, if any do.
 
     They do if the walker predicts what the manual says, by a second statement of it, and what was
-    observed is exactly what the departures make of that.
+    observed is exactly what the departures make of that. Where another machine leaves the words
+    alone that a fault may change, it is what they make of it but for these.
     """
     access, observed = divergence.access, divergence.observed
-    by_manual = emulated(memory, context, access, MANUAL)
-    if by_manual is None or not restates(memory, divergence.predicted, by_manual):
+    by_manual = emulated_outcomes(memory, context, access, MANUAL)
+    if not restates(memory, divergence.predicted, by_manual):
         return divergence
-    table = departures(Scope.NESTED)
+    table = departures(Scope.NESTED, who=who)
     for count in range(1, len(table) + 1):
         for some in combinations(table, count):
             deviations = reduce(or_, (each.deviation for each in some))
-            expected = emulated(memory, context, access, deviations)
-            if (
-                expected is not None
-                and expected.entries == observed.entries
-                and agrees(memory, expected, observed)
-            ):
+            expected = emulated_outcomes(memory, context, access, deviations)
+            if who == UNICORN:
+                expected = tuple(each for each in expected if each.entries == observed.entries)
+            if allowed_by(memory, expected, observed):
                 return replace(divergence, known=tuple(each.id for each in some))
     return divergence
 
 
-NestedPredictor = Callable[[PhysicalMemory, NestedContext, Access], NestedOutcome]
+NestedPredictor = Callable[[PhysicalMemory, NestedContext, Access], tuple[NestedOutcome, ...]]
+"""Returns the outcomes that an access may have."""
 
 
 class NestedObserver(Protocol):
@@ -130,14 +182,24 @@ class NestedObserver(Protocol):
 
 
 _CAUSES = ("not present", "rights", "reserved bit")
+_GUEST_KINDS = ("translation", "#GP", *(f"#PF, {each}" for each in _CAUSES))
 KINDS = (
-    "translation",
-    "#GP",
-    *(f"#PF, {each}" for each in _CAUSES),
+    *_GUEST_KINDS,
     *(f"nested, table, {each}" for each in _CAUSES),
     *(f"nested, page, {each}" for each in _CAUSES),
 )
 """The kinds of outcome that are counted: whose fault, at what, and why."""
+
+_NO_RIGHT, _RIGHTS, _UPDATE = "no right", "rights", "A or D"
+EPT_KINDS = (
+    *_GUEST_KINDS,
+    *(f"EPT violation, table, {each}" for each in (_NO_RIGHT, _RIGHTS, _UPDATE)),
+    *(f"EPT violation, page, {each}" for each in (_NO_RIGHT, _RIGHTS)),
+    *(f"EPT misconfiguration, {each}" for each in ("table", "page")),
+)
+"""The same under EPT. "No right": an entry isn't present, or what all let through is nothing. "A or
+D": a guest's entry could be read, and not written to set them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +207,9 @@ class NestedVerdict:
     """What a check of one pair of layouts found.
 
     `counts` are the accesses by kind of predicted outcome, `known` those explained by each
-    departure of the emulator (one may need several), `explained` how many accesses that are.
-    `fatal` are the accesses that weren't made, because the emulator wouldn't survive them.
+    departure of the CPU (one may need several), `explained` how many accesses that are.
+    `fatal` are the accesses that weren't made, because the emulator wouldn't survive them,
+    `not_shown` has how many have no outcome, by reason: none of both is one of `probes`.
     """
 
     probes: int
@@ -155,6 +218,7 @@ class NestedVerdict:
     known: dict[str, int]
     counts: dict[str, int]
     fatal: tuple[Access, ...]
+    not_shown: dict[Reason, int] = field(default_factory=dict)
 
     @property
     def agreements(self) -> int:
@@ -168,7 +232,7 @@ def check_nested(
     context: NestedContext,
     accesses: Sequence[Access],
     *,
-    predict: NestedPredictor = translate_nested,
+    predict: NestedPredictor = nested_outcomes,
 ) -> NestedVerdict:
     """Make accesses under a pair of layouts, which `prober` has entered, and compare.
 
@@ -176,41 +240,73 @@ def check_nested(
     statement of the manual's rules as well: where the emulator departs from them, it proves
     nothing. An access that would end the emulator isn't made.
     """
-    divergences: list[NestedDivergence] = []
+    made: list[Access] = []
+    answers: list[NestedAnswer] = []
     fatal: list[Access] = []
-    known: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    explained = 0
     for access in accesses:
         if emulated(memory, context, access, EMULATOR) is None:
             fatal.append(access)
             continue
+        made.append(access)
+        answers.append(prober.probe(access))
+    found = check_answers(memory, context, made, answers, UNICORN, predict=predict)
+    return replace(found, fatal=tuple(fatal))
+
+
+def check_answers(
+    memory: PhysicalMemory,
+    context: NestedContext,
+    accesses: Sequence[Access],
+    answers: Sequence[NestedAnswer],
+    who: str,
+    *,
+    predict: NestedPredictor = nested_outcomes,
+) -> NestedVerdict:
+    """Compare what `who` answered to accesses under a pair of layouts, as `check_nested` does.
+
+    `who` is a name of `crosswalk.emu.check.departures`, which may have a version. `context` has the
+    features of the CPU that answered.
+    """
+    divergences: list[NestedDivergence] = []
+    known: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    silent: Counter[Reason] = Counter()
+    explained = 0
+    for access, observed in zip(accesses, answers, strict=True):
+        if isinstance(observed, Reason):
+            silent[observed] += 1
+            continue
         predicted = predict(memory, context, access)
-        counts[kind_of(predicted)] += 1
-        observed = prober.probe(access)
-        if agrees(memory, predicted, observed):
-            manual = emulated(memory, context, access, MANUAL)
-            if manual is None or not restates(memory, predicted, manual):
+        counts[kind_of(predicted[0], access)] += 1
+        if allowed_by(memory, predicted, observed):
+            manual = emulated_outcomes(memory, context, access, MANUAL)
+            if not restates(memory, predicted, manual):
                 divergences.append(NestedDivergence(access, predicted, observed, manual=manual))
             continue
-        found = known_nested(memory, context, NestedDivergence(access, predicted, observed))
+        found = known_nested(memory, context, NestedDivergence(access, predicted, observed), who)
         if found.known:
             explained += 1
             known.update(found.known)
         else:
             divergences.append(found)
     return NestedVerdict(
-        len(accesses) - len(fatal),
+        sum(counts.values()),
         tuple(divergences),
         explained,
         dict(sorted(known.items())),
         dict(counts),
-        tuple(fatal),
+        (),
+        dict(sorted(silent.items())),
     )
 
 
-def kind_of(outcome: NestedOutcome) -> str:
-    """Return the kind of an outcome, one of `KINDS`."""
+def kinds_of(context: NestedContext) -> tuple[str, ...]:
+    """Return the kinds of outcome that there are under these tables."""
+    return EPT_KINDS if isinstance(context.host, EptContext) else KINDS
+
+
+def kind_of(outcome: NestedOutcome, access: Access) -> str:
+    """Return the kind of an access's outcome, one of `KINDS` or of `EPT_KINDS`."""
     match outcome:
         case PageFault():
             return f"#PF, {_cause(outcome.error_code)}"
@@ -219,7 +315,20 @@ def kind_of(outcome: NestedOutcome) -> str:
         case NestedPageFault():
             at = "table" if outcome.error_code & NestedError.TABLE else "page"
             return f"nested, {at}, {_cause(outcome.error_code)}"
+        case EptViolation():
+            at = "page" if outcome.qualification & Qualification.PAGE else "table"
+            return f"EPT violation, {at}, {_withheld(outcome)}"
+        case EptMisconfiguration():
+            # An entry's address is a multiple of 8; so are some that are accessed.
+            at = "table" if (outcome.gpa ^ access.va) % FRAME else "page"
+            return f"EPT misconfiguration, {at}"
     return "translation"
+
+
+def _withheld(violation: EptViolation) -> str:
+    if violation.open & Qualification.READ:
+        return _UPDATE
+    return _RIGHTS if violation.qualification & _EPT_RIGHTS & ~violation.open else _NO_RIGHT
 
 
 def _cause(code: int) -> str:

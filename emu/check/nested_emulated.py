@@ -9,72 +9,82 @@ Source: AMD APM vol. 2, "Nested Paging"; "Long-Mode Page Translation" for the en
 
 import functools
 from dataclasses import dataclass, field, replace
-from enum import Flag, auto
+from typing import Protocol
 
+from crosswalk.emu.check.nested_deviations import Deviation
+from crosswalk.emu.check.nested_ept import EptTables
+from crosswalk.emu.check.nested_words import Fatal, Refused, Words
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.entry import Entry, is_leaf, protection_key, reserved_bits
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.nested.context import NestedContext
+from crosswalk.walker.nested.context import EptContext, NestedContext
 from crosswalk.walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
 from crosswalk.walker.outcome import ErrorCode, GeneralProtection, PageFault, Translation
 from crosswalk.walker.rights import ALL_GRANTS, Grant, grant_of
 from crosswalk.walker.translate import cause, denied
 
-__all__ = ["EMULATOR", "MANUAL", "Deviation", "emulated"]
-
-
-class Deviation(Flag):
-    """What the emulated CPU does otherwise, in either dimension.
-
-    BIT_8: bit 8 of a PML4E isn't reserved. EARLY: A of a 1-GiB leaf is set before low reserved
-    bits are looked at (and before rights, as it may be). UNMARKED: no other nested leaf's A is
-    set, and none's D. FETCH: SMEP without NXE is enough for a guest's I/D. FATAL: a guest's table
-    in a frame without execution ends the process.
-    """
-
-    BIT_8 = auto()
-    EARLY = auto()
-    UNMARKED = auto()
-    FETCH = auto()
-    FATAL = auto()
-
-
-MANUAL = Deviation(0)
-EMULATOR = ~MANUAL
+__all__ = ["emulated", "emulated_outcomes"]
 
 
 def emulated(
     memory: PhysicalMemory, context: NestedContext, access: Access, deviations: Deviation
 ) -> NestedOutcome | None:
-    """Return what comes of an access with these deviations; None where the process dies.
+    """Return the first of `emulated_outcomes`; None where the process dies."""
+    return next(iter(emulated_outcomes(memory, context, access, deviations)), None)
 
+
+def emulated_outcomes(
+    memory: PhysicalMemory, context: NestedContext, access: Access, deviations: Deviation
+) -> tuple[NestedOutcome, ...]:
+    """Return what may come of an access with these deviations; nothing where the process dies.
+
+    There is more than one outcome where A or D has to be set in guest entries that EPT makes
+    read-only: each of those may be the violation, and so may what ends the walk otherwise.
     `entries` are those that a CPU changes which sets A as it goes, faults or not.
     """
     if not context.guest.canonical(access.va):
-        return GeneralProtection()
+        return (GeneralProtection(),)
     bit_8 = Deviation.BIT_8 in deviations
-    guest, host = (_side(paging, bit_8=bit_8) for paging in (context.guest, context.npt))
-    walk = _Walk(memory, context.guest, guest, host, deviations)
+    words = Words(memory)
+    host: _Host
+    if isinstance(context.host, EptContext):
+        host = EptTables(words, context.host, deviations)
+    else:
+        host = _NestedTables(words, _side(context.host, bit_8=bit_8), deviations)
+    walk = _Walk(words, context.guest, _side(context.guest, bit_8=bit_8), host, deviations)
+    outcome: NestedOutcome
     try:
         outcome = walk.access(access)
-    except _Refused as refused:
-        return replace(refused.fault, entries=walk.entries)
-    except _Fatal:
-        return None
-    return replace(outcome, entries=walk.entries)
+    except Refused as refused:
+        outcome = refused.outcome
+    except Fatal:
+        return ()
+    # With an entry that can't be written there is no translation.
+    found = [] if walk.unwritten and isinstance(outcome, Translation) else [outcome]
+    # All entries were read: their marks come before the page.
+    all_read = isinstance(outcome, Translation) or walk.translated
+    found = [*walk.unwritten, *found] if all_read else [*found, *walk.unwritten]
+    return tuple(replace(each, entries=words.entries) for each in found)
+
+
+class _Host(Protocol):
+    """The host's tables: each returns a system-physical address, or raises `Refused`."""
+
+    def table(self, gpa: int, va: int) -> int:
+        """Translate the address of a guest's entry, which is read."""
+        ...
+
+    def update(self, gpa: int, va: int) -> None:
+        """Allow a guest's entry to be written, where A or D is to be set in it."""
+        ...
+
+    def page(self, gpa: int, access: Access, grant: Grant) -> int:
+        """Translate the address of the byte accessed, in a page with these rights."""
+        ...
 
 
 _P, _A, _D, _PS = int(Entry.P), int(Entry.A), int(Entry.D), int(Entry.PS)
-
-
-class _Refused(Exception):
-    def __init__(self, fault: NestedPageFault) -> None:
-        self.fault = fault
-
-
-class _Fatal(Exception):
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,55 +115,87 @@ def _side(paging: PagingContext, *, bit_8: bool) -> _Side:
 
 @dataclass(slots=True)
 class _Walk:
-    memory: PhysicalMemory
+    """A guest's walk; `unwritten` are the violations at entries where A or D can't be set.
+
+    `translated`: the guest's tables allow the access, and the page's own address is looked up.
+    """
+
+    words: Words
     context: PagingContext
     guest: _Side
-    host: _Side
+    host: _Host
     deviations: Deviation
-    marks: dict[int, int] = field(default_factory=dict)
-    early: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.early = Deviation.EARLY in self.deviations
-
-    @property
-    def entries(self) -> tuple[tuple[int, int], ...]:
-        """The words that the marks change, as they are then."""
-        before = {pa: self._word(pa) for pa in sorted(self.marks)}
-        after = {pa: word | self.marks[pa] for pa, word in before.items()}
-        return tuple((pa, word) for pa, word in after.items() if word != before[pa])
+    unwritten: list[NestedOutcome] = field(default_factory=list)
+    translated: bool = False
 
     def access(self, access: Access) -> PageFault | Translation:
-        """Walk the guest's tables, each entry through the nested ones, then for the page."""
+        """Walk the guest's tables, each entry through the host's, then for the page."""
         guest, grant, table = self.guest, ALL_GRANTS, self.guest.root
         fetch = Deviation.FETCH in self.deviations
         context = replace(self.context, vendor=Vendor.INTEL) if fetch else self.context
         about = int(cause(context, access))
         for level in range(len(guest.table) - 1, 0, -1):
             gpa = table + 8 * (access.va >> 3 + 9 * level & 511)
-            # Walks of the guest's tables are writes to them ("Nested Table Walk").
-            pa = self.nested(gpa, AccessType.WRITE, int(NestedError.TABLE))
-            entry = self._word(pa)
+            pa = self.host.table(gpa, access.va)
+            entry = self.words.word(pa)
             if not entry & _P:
                 return PageFault(about, access.va)
-            leaf = self._is_leaf(guest, level, pa, entry)
+            leaf = _is_leaf(self.words, guest, level, pa, self.deviations)
             if entry & (guest.leaf if leaf else guest.table)[level]:
                 return PageFault(about | _P | int(ErrorCode.RSVD), access.va)
             grant &= grant_of(entry)
             if leaf:
                 break
-            self._mark(pa, _A)
+            self._mark(gpa, pa, _A, access.va)
             table = entry & guest.address
         missing = denied(self.context, access, grant, protection_key(entry))
         if missing is not None:
+            # Whether A is set in a leaf that denies the access is the processor's choice.
+            self._may_write(gpa, pa, _A, access.va)
             return PageFault(about | _P | int(missing), access.va)
-        self._mark(pa, _A | _D if access.type is AccessType.WRITE else _A)
+        marks = _A | _D if access.type is AccessType.WRITE else _A
+        self._mark(gpa, pa, marks, access.va)
         page = _within(guest, level, entry, access.va)
-        return Translation(self.nested(page, access.type, int(NestedError.FINAL)))
+        self.translated = True
+        return Translation(self.host.page(page, access, grant))
 
-    def nested(self, gpa: int, kind: AccessType, code: int) -> int:
+    def _mark(self, gpa: int, pa: int, bits: int, va: int) -> None:
+        if self._may_write(gpa, pa, bits, va):
+            self.words.mark(pa, bits)
+
+    def _may_write(self, gpa: int, pa: int, bits: int, va: int) -> bool:
+        """Return whether bits that an entry lacks may be set in it, and note where they may not."""
+        if not bits & ~self.words.word(pa):
+            return False
+        try:
+            self.host.update(gpa, va)
+        except Refused as refused:
+            self.unwritten.append(refused.outcome)
+            return False
+        return True
+
+
+@dataclass(slots=True)
+class _NestedTables:
+    """AMD's nested tables."""
+
+    words: Words
+    side: _Side
+    deviations: Deviation
+
+    def table(self, gpa: int, _va: int) -> int:
+        # Walks of the guest's tables are writes to them ("Nested Table Walk").
+        return self._translate(gpa, AccessType.WRITE, int(NestedError.TABLE))
+
+    def update(self, _gpa: int, _va: int) -> None:
+        """Allow it: the walk was a write."""
+
+    def page(self, gpa: int, access: Access, _grant: Grant) -> int:
+        return self._translate(gpa, access.type, int(NestedError.FINAL))
+
+    def _translate(self, gpa: int, kind: AccessType, code: int) -> int:
         """Return the system-physical address of a guest-physical one; `code` has the stage."""
-        host, grant, table = self.host, ALL_GRANTS, self.host.root
+        host, grant, table = self.side, ALL_GRANTS, self.side.root
         code |= int(NestedError.US)
         code |= int(NestedError.WR) if kind is AccessType.WRITE else 0
         fetch = int(NestedError.ID) if kind is AccessType.EXECUTE else 0
@@ -161,44 +203,40 @@ class _Walk:
         code, either = (code | fetch, 0) if host.nxe else (code, fetch)
         for level in range(len(host.table) - 1, 0, -1):
             pa = table + 8 * (gpa >> 3 + 9 * level & 511)
-            entry = self._word(pa)
+            entry = self.words.word(pa)
             if not entry & _P:
-                raise _Refused(NestedPageFault(code, gpa, open=either))
-            leaf = self._is_leaf(host, level, pa, entry)
+                raise Refused(NestedPageFault(code, gpa, open=either))
+            leaf = _is_leaf(self.words, host, level, pa, self.deviations)
             if entry & (host.leaf if leaf else host.table)[level]:
                 reserved = code | _P | int(NestedError.RSVD)
-                raise _Refused(NestedPageFault(reserved, gpa, open=either))
+                raise Refused(NestedPageFault(reserved, gpa, open=either))
             grant &= grant_of(entry)
             if leaf:
                 break
-            self._mark(pa, _A)
+            self.words.mark(pa, _A)
             table = entry & host.address
         # Every access is a user's here ("Nested Table Walk").
         allowed = bool(grant & Grant.USER)
         fatal = Deviation.FATAL in self.deviations and bool(code & NestedError.TABLE)
         if allowed and fatal and not grant & Grant.EXECUTE:
-            raise _Fatal
+            raise Fatal
         allowed &= bool(grant & Grant.EXECUTE) or kind is not AccessType.EXECUTE
         allowed &= bool(grant & Grant.WRITE) or kind is not AccessType.WRITE
         if not allowed:
-            raise _Refused(NestedPageFault(code | _P, gpa, open=either))
+            raise Refused(NestedPageFault(code | _P, gpa, open=either))
         if Deviation.UNMARKED not in self.deviations:
-            self._mark(pa, _A | _D if kind is AccessType.WRITE else _A)
+            self.words.mark(pa, _A | _D if kind is AccessType.WRITE else _A)
         return _within(host, level, entry, gpa)
 
-    def _is_leaf(self, side: _Side, level: int, pa: int, entry: int) -> bool:
-        leaf = level == 1 or (side.large[level] and bool(entry & _PS))
-        # Only the bits that are reserved in a table's entry are checked before.
-        if self.early and leaf and level == 3 and not entry & side.table[level] & ~_PS:
-            self._mark(pa, _A)
-        return leaf
 
-    def _mark(self, pa: int, bits: int) -> None:
-        self.marks[pa] = self.marks.get(pa, 0) | bits
-
-    def _word(self, pa: int) -> int:
-        # Where there is no memory, entries are not present.
-        return self.memory.word(pa) or 0
+def _is_leaf(words: Words, side: _Side, level: int, pa: int, deviations: Deviation) -> bool:
+    entry = words.word(pa)
+    leaf = level == 1 or (side.large[level] and bool(entry & _PS))
+    # Only the bits that are reserved in a table's entry are checked before.
+    early = Deviation.EARLY in deviations
+    if early and leaf and level == 3 and not entry & side.table[level] & ~_PS:
+        words.mark(pa, _A)
+    return leaf
 
 
 def _within(side: _Side, level: int, leaf: int, address: int) -> int:

@@ -3,7 +3,8 @@
 from crosswalk.emu.check import compare_all
 from crosswalk.emu.check.departures import FATAL
 from crosswalk.emu.check.nested import NestedDivergence, agrees, known_nested
-from crosswalk.emu.check.nested_emulated import EMULATOR, emulated
+from crosswalk.emu.check.nested_deviations import EMULATOR
+from crosswalk.emu.check.nested_emulated import emulated
 from crosswalk.emu.cli.translate import Observation
 from crosswalk.emu.probe import FEATURES, LACKS, Prober, subset_of
 from crosswalk.emu.probe.nested import NestedProber
@@ -59,5 +60,5 @@ def observe_nested(
     if agrees(memory, predicted, observed):
         return observed, None
     return observed, known_nested(
-        memory, context, NestedDivergence(access, predicted, observed)
+        memory, context, NestedDivergence(access, (predicted,), observed)
     ).known

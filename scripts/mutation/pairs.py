@@ -4,7 +4,8 @@ import importlib
 from dataclasses import dataclass
 
 from crosswalk.emu.check.nested import NestedPredictor, check_nested
-from crosswalk.emu.check.nested_emulated import EMULATOR, emulated
+from crosswalk.emu.check.nested_deviations import EMULATOR
+from crosswalk.emu.check.nested_emulated import emulated
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.emu.probe.nested import NestedProber
 from crosswalk.emu.workers.contained import contained
@@ -12,7 +13,7 @@ from crosswalk.walker.access import Access
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.nested.context import NestedContext
 from crosswalk.walker.nested.outcome import NestedOutcome
-from crosswalk.walker.nested.translate import translate_nested
+from crosswalk.walker.nested.translate import nested_outcomes
 from scripts.mutation.judge import ends_badly, run_in
 from scripts.mutation.mutants import Mutant, import_name
 
@@ -52,7 +53,7 @@ def kept_pairs(seed: int) -> list[KeptPair]:
     itself is contradicted: then its mutants can't be judged.
     """
     kept = contained(lambda: _observe(seed), _PATIENCE)
-    if any(pair.contradicts(translate_nested) for pair in kept):
+    if any(pair.contradicts(nested_outcomes) for pair in kept):
         raise RuntimeError(
             "the CPU contradicts the walker under nested paging: see `crosswalk nested`"
         )
@@ -84,7 +85,7 @@ def killed_in_guest_mode(mutant: Mutant, kept: list[KeptPair]) -> bool:
     def contradicted() -> bool:
         name = import_name(mutant.module)
         run_in(name, mutant.source)
-        predict = importlib.import_module(name).translate_nested
+        predict = importlib.import_module(name).nested_outcomes
         return any(pair.contradicts(predict) for pair in kept)
 
     return ends_badly(contradicted)

@@ -76,7 +76,9 @@ def without_the_stage(memory, context, access):
 def wrong_walker(monkeypatch):
     check = campaign.check_nested
     monkeypatch.setattr(
-        campaign, "check_nested", lambda *given: check(*given, predict=without_the_stage)
+        campaign,
+        "check_nested",
+        lambda *given: check(*given, predict=lambda *asked: (without_the_stage(*asked),)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Two-dimensional walkers with one rule broken."""
+"""Two-dimensional walkers with one rule broken; each returns one outcome."""
 
 from dataclasses import replace
 

@@ -79,9 +79,9 @@ def test_no_other_bit_is_open_beside_it(code):
 
 def test_a_prediction_leaves_open_what_the_manual_does_and_nothing_else():
     definite = nested(0x4 | FINAL)
-    assert restates(MEMORY, OPEN, OPEN)
-    assert restates(MEMORY, definite, definite)
-    assert restates(MEMORY, REACHED, REACHED)
-    assert not restates(MEMORY, definite, OPEN)
-    assert not restates(MEMORY, OPEN, definite)
-    assert not restates(MEMORY, REACHED, OPEN)
+    assert restates(MEMORY, (OPEN,), (OPEN,))
+    assert restates(MEMORY, (definite,), (definite,))
+    assert restates(MEMORY, (REACHED,), (REACHED,))
+    assert not restates(MEMORY, (definite,), (OPEN,))
+    assert not restates(MEMORY, (OPEN,), (definite,))
+    assert not restates(MEMORY, (REACHED,), (OPEN,))

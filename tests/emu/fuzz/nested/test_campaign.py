@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from crosswalk.emu.check.nested_emulated import MANUAL
+from crosswalk.emu.check.nested_deviations import MANUAL
 from crosswalk.emu.fuzz.nested import campaign, make_pair
 from crosswalk.emu.fuzz.nested.campaign import PairCrash, dies, pair_results, try_pair
 from crosswalk.emu.probe import ProbeError
