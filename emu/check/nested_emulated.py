@@ -130,7 +130,8 @@ class _Walk:
 
     def access(self, access: Access) -> PageFault | Translation:
         """Walk the guest's tables, each entry through the host's, then for the page."""
-        guest, grant, table = self.guest, ALL_GRANTS, self.guest.root
+        guest, table = self.guest, self.guest.root
+        grant = Grant(ALL_GRANTS)
         fetch = Deviation.FETCH in self.deviations
         context = replace(self.context, vendor=Vendor.INTEL) if fetch else self.context
         about = int(cause(context, access))

@@ -29,7 +29,7 @@ from crosswalk.walker.columns import Kind, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats import Case, Cpu, Probe
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.nested import NestedContext, walk_nested
+from crosswalk.walker.nested import EptContext, NestedContext, walk_nested
 from crosswalk.walker.outcome import PageFault
 
 __all__ = [
@@ -111,12 +111,20 @@ def nested_divergence_lines(
     """Yield a divergence with its walk."""
     yield f"divergence: {access_text(divergence.access)}"
     yield f"  guest: {context_text(context.guest)}"
-    yield f"  host:  {context_text(context.npt)}"
-    yield f"  predicted: {nested_outcome_text(divergence.predicted, may=True)}"
+    yield f"  host:  {_host_text(context)}"
+    for number, outcome in enumerate(divergence.predicted):
+        yield f"  {'or:' if number else 'predicted:'} {nested_outcome_text(outcome, may=True)}"
     yield f"  observed:  {nested_outcome_text(divergence.observed)}"
-    if divergence.manual is not None:
-        yield f"  by the manual: {nested_outcome_text(divergence.manual)}"
+    for number, outcome in enumerate(divergence.manual):
+        yield f"  {'or:' if number else 'by the manual:'} {nested_outcome_text(outcome)}"
     yield from nested_walk_lines(context, walk_nested(memory, context, divergence.access.va))
+
+
+def _host_text(context: NestedContext) -> str:
+    if not isinstance(context.host, EptContext):
+        return context_text(context.host)
+    mbec = ", mode-based execute control" if context.host.mbec else ""
+    return f"EPTP {context.host.eptp:#x}{mbec}, MAXPHYADDR {context.host.maxphyaddr}"
 
 
 def listing_lines(unlike: ListingDivergence, context: PagingContext) -> Iterator[str]:

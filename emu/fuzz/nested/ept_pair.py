@@ -33,7 +33,7 @@ _R, _W, _X, _PS, _A, _D, _XU = (1 << bit for bit in (0, 1, 2, 7, 8, 9, 10))
 _TYPES, _NO_TYPES = (0, 1, 4, 5, 6), (2, 3, 7)
 _TYPE = 3
 _USUAL = 6
-_LOW_RESERVED = (12, 12, *range(13, 21))
+_LOW_RESERVED = (*[12] * 8, *range(13, 21))
 _TABLE_RESERVED = (3, 4, 5, 6)
 _IGNORED = {11: 0.1, 52: 0.1, 57: 0.1, 58: 0.1, 60: 0.1, 61: 0.1, 62: 0.1, 63: 0.3}
 """Probabilities of bits that no control here gives a meaning: SVE, SSS, SPP and others."""
@@ -43,8 +43,8 @@ _IGNORED = {11: 0.1, 52: 0.1, 57: 0.1, 58: 0.1, 60: 0.1, 61: 0.1, 62: 0.1, 63: 0
 class _Chances:
     """Probabilities of an entry of EPT.
 
-    That it isn't present; lacks R, W, X or XU; keeps W where it lacks R; has PS, a reserved bit, or
-    a reserved memory type.
+    That it isn't present; lacks R, W, X or XU; keeps W where it lacks R; has PS, has it in a
+    PML4E, has a reserved bit, or a reserved memory type.
     """
 
     absent: float
@@ -54,6 +54,7 @@ class _Chances:
     user: float
     write_only: float
     large: float
+    large_root: float
     reserved: float
     type: float
 
@@ -114,7 +115,7 @@ def _fill_ept(
     def put(table: int, index: int, address: int, level: int, chances: _Chances) -> None:
         leaf = chances is not distribution.upper
         large = level > 1 and (leaf or (level < 4 and chance.random() < chances.large))
-        large |= level == 4 and chance.random() < 3 * chances.reserved
+        large |= level == 4 and chance.random() < chances.large_root
         if large and address % MIB2 and chance.random() < 0.7:
             address = int(chance.choice([0, MIB2, GIB1]))
         page = leaf or (large and level < 4) or level == 1
@@ -160,7 +161,7 @@ def _draw_flags(
     kind = int(chance.choice(types)) if other else _USUAL
     ignore_pat = 1 << 6 if chance.random() < 0.2 else 0
     flags |= kind << _TYPE | ignore_pat if page else 0
-    if draws[7] < chances.reserved * (3 if large else 1):
+    if draws[7] < chances.reserved + (0.1 if large else 0.0):
         high = tuple(range(maxphyaddr, 52))
         low = _LOW_RESERVED if large else () if page else _TABLE_RESERVED
         flags |= 1 << int(chance.choice(low if low and chance.random() < 0.7 else high))
@@ -195,12 +196,13 @@ def _draw_distribution(chance: np.random.Generator) -> _Distribution:
     guest, host = (float(chance.choice([0.0, 0.02, 0.05, 0.12])) for _ in range(2))
     closed, execute, user = (float(chance.choice([0.1, 0.3, 0.6])) for _ in range(3))
     sealed = float(chance.choice([0.0, 0.0, 0.1, 0.3]))
-    rare, often = host / 12, host + closed / 4
+    above = float(chance.choice([0.0, 0.0, 0.25]))
+    rare, often, root = host / 12, host + closed / 4, host / 4 + 0.01
     return _Distribution(
         guest=Probabilities(guest / 2, 0.1, 0.1, 0.08, 0.08, guest / 6),
-        upper=_Chances(rare, rare, 2 * rare, 2 * rare, 2 * rare, 0.3, rare, rare / 2, 0.0),
-        table=_Chances(host / 4, host / 3, sealed, 0.5, 0.5, 0.2, 0.1, host / 8, host / 8),
-        page=_Chances(often, closed / 2, closed, execute, user, 0.2, 0.1, often / 2, often / 3),
+        upper=_Chances(rare, rare, rare + above / 8, above, above, 0.3, rare, root, rare / 2, 0.0),
+        table=_Chances(host / 4, host / 3, sealed, 0.5, 0.5, 0.2, 0.1, 0.0, host / 8, host / 8),
+        page=_Chances(often, closed / 2, closed, execute, user, 0.3, 0.1, 0.0, often / 2, often),
         used=bool(chance.random() < 0.6),
         aliased=bool(chance.random() < 0.3),
     )

@@ -79,7 +79,7 @@ def without(bit, *, table=True, page=True):
 
     def change(violation, _access):
         at_page = bool(violation.qualification & Qualification.PAGE)
-        if at_page and not page or not at_page and not table:
+        if not (page if at_page else table):
             return violation
         return replace(violation, qualification=violation.qualification & ~bit)
 
@@ -138,9 +138,9 @@ def rights_first(self, path, va, needed, made, undefined=GUEST):
     """Rights are looked at before a lower entry that is misconfigured."""
     upper = replace(path, steps=path.steps[:-1])
     misconfigured = bool(path.steps) and path.steps[-1].kind is StepKind.MISCONFIGURED
-    if misconfigured and upper.steps:
-        if violations.ept_uses_of(self.context, upper) & needed != needed:
-            return self._violation(upper, va, made, undefined)
+    withheld = needed & ~violations.ept_uses_of(self.context, upper)
+    if misconfigured and upper.steps and withheld:
+        return self._violation(upper, va, made, undefined)
     return FAULT(self, path, va, needed, made, undefined)
 
 

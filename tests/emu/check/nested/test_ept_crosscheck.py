@@ -18,7 +18,7 @@ from tests.emu.check.nested.ept_planted_bugs import (
 )
 from tests.emu.check.nested.simulated import BOCHS, answers
 
-PAIRS, ACCESSES = 40, 40
+PAIRS, ACCESSES = 56, 32
 MADE = {
     mbec: [make_ept_pair(1, number, ACCESSES, mbec=mbec) for number in range(PAIRS)]
     for mbec in (False, True)
