@@ -3,8 +3,8 @@
 Written from the manual independently of the walker: of a host's context it takes raw registers and
 features.
 
-Source: Intel SDM vol. 3C, "EPT Translation Mechanism", "EPT Misconfigurations", "EPT Violations" and
-"Basic VM-Exit Information".
+Source: Intel SDM vol. 3C, "EPT Translation Mechanism", "EPT Misconfigurations", "EPT
+Violations" and "Basic VM-Exit Information".
 """
 
 from dataclasses import dataclass

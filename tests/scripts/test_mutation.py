@@ -169,13 +169,13 @@ def test_the_cpus_answers_in_guest_mode_tell_a_mutant_from_the_walker(kept):
     was = "if path.grant & needed == needed and (not (trapped and path.grant & Grant.USER)):"
     other = mutant_of("nested.translate", was, was.replace("==", "!="))
     assert killed_in_guest_mode(other, kept)
-    raising = replace(other, write=lambda: "def translate_nested(*_): raise IndexError")
+    raising = replace(other, write=lambda: "def nested_outcomes(*_): raise IndexError")
     assert killed_in_guest_mode(raising, kept)
 
 
 def test_where_the_cpu_contradicts_the_walker_itself_no_mutant_is_judged(monkeypatch):
     monkeypatch.setattr(pairs, "PAIRS", 1)
-    monkeypatch.setattr("scripts.mutation.pairs.translate_nested", lambda *_: GeneralProtection())
+    monkeypatch.setattr("scripts.mutation.pairs.nested_outcomes", lambda *_: (GeneralProtection(),))
     with pytest.raises(RuntimeError, match="contradicts the walker"):
         kept_pairs(1)
 
