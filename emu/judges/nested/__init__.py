@@ -1,0 +1,1 @@
+"""Accesses under pairs of tables, put to real machines' virtualisation through the monitor."""
