@@ -72,6 +72,28 @@ def alike(said, region):
     return None not in every and 1 == len(set(every))
 
 
+def granted_by(record):
+    """The rights of a record of `walk --eptp`, in the words of the policy's document."""
+    supervisor, user = record["rights"]["supervisor"], record["rights"]["user"]
+    assert supervisor[:2] == user[:2]
+    names = zip(("read", "write", "supervisor_execute"), supervisor, strict=True)
+    return [*(name for name, each in names if each != "-"), *["user_execute"] * (user[2] == "x")]
+
+
+@pytest.mark.parametrize("kind", ["ept", "ept-mbec"])
+def test_walk_reads_an_ept_back_as_the_document_has_it(run, tmp_path, kind):
+    path = tmp_path / "ept.bin"
+    run("protect", LINUX, "--format", "ept", "--tables", kind, "--at", hex(PA), "--output", path)
+    options = ("--kind", "raw", "--base", hex(PA), "--eptp", hex(PA | 0x1E), "--coalesce", "--json")
+    walked = run("walk", path, *options, *["--mbec"] * (kind == "ept-mbec"))
+    assert 0 == walked.status
+    said = [(each["pa"], each["gpa"], each["size"], granted_by(each)) for each in walked.records]
+    document = run("protect", LINUX, "--format", "json", "--tables", kind).document
+    assert said == [
+        (each["pa"], each["pa"], each["size"], each["granted"]) for each in document["ranges"]
+    ]
+
+
 def test_an_ept_is_without_mbec_unless_told_otherwise(run, small_case, tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     options = ("protect", small_case, "--format", "ept", "--at", "0x100000", "--output")
