@@ -5,8 +5,8 @@ question ──► workspace ──► commands ──► monitor ──► answ
  accesses    is lent         access                 what has changed in memory
 
 The guest's and the host's tables are in the machine's memory as they are meant; after every access
-all of it is compared with a copy, and put back. A machine that ends is begun anew: what isn't
-answered is asked once more, each answer written down, so that it is known which access ends it.
+all of it is compared with a copy, and put back. The answers to each are written down, so that it is
+known which access ends a machine. Then another one is begun, and goes on behind that access.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -263,31 +263,26 @@ class NestedJudge:
         return (*run, _restoring(space))
 
     def _made(self, setting: Sequence[Command], asks: Sequence[_Ask]) -> list[Made | Reason]:
-        """Return what came of all that is asked, behind the commands that have to come first."""
+        """Return what came of all that is asked; `setting` are commands that have to come first."""
         found: list[Made | Reason] = []
-        careful, deaths = False, 0
+        deaths = 0
         while len(found) < len(asks):
             left = asks[len(found) :]
-            if deaths >= _MOST_DEATHS:
+            if deaths == _MOST_DEATHS:
                 return [*found, *(_MANY for _ in left)]
-            more = (flush(),) if careful else ()
-            commands = [*setting, *(each for ask in left for each in (*ask.commands, *more))]
-            ended = None
+            commands = [*setting, *(each for ask in left for each in (*ask.commands, flush()))]
             try:
-                answers: Sequence[Answer] = self._begun().perform(*commands)
-            except MonitorEnded as died:
+                answers = self._begun().perform(*commands)
+            except MonitorEnded as ended:
                 self.close()
-                answers, ended = died.answers, died.ended
+                found += self._read(ended.answers[len(setting) :], left)
+                found.append(Reason(Unjudged.ENDED, ended.ended))
                 deaths, self.deaths = deaths + 1, self.deaths + 1
-            found += self._read(answers[len(setting) :], left, len(more))
-            if ended is not None and careful:
-                found.append(Reason(Unjudged.ENDED, ended))
-            careful = ended is not None and not careful
+            else:
+                found += self._read(answers[len(setting) :], left)
         return found
 
-    def _read(
-        self, answers: Sequence[Answer], asks: Sequence[_Ask], between: int
-    ) -> Iterator[Made | Reason]:
+    def _read(self, answers: Sequence[Answer], asks: Sequence[_Ask]) -> Iterator[Made | Reason]:
         """Yield what came of each ask, as far as there are answers."""
         at = 0
         for ask in asks:
@@ -295,7 +290,7 @@ class NestedJudge:
             if end > len(answers):
                 return
             yield self._one(answers[at:end], again=ask.again)
-            at = end + between
+            at = end + 1  # That to FLUSH.
 
     def _one(self, answers: Sequence[Answer], *, again: bool) -> Made | Reason:
         half = len(answers) // (2 if again else 1)
