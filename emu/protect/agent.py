@@ -63,6 +63,18 @@ class Operation(IntEnum):
     INVLPGA = 18
     SKINIT = 19
     INTERRUPT = 20
+    HYPERCALL_VMX = 21
+    VMXON = 22
+    VMXOFF = 23
+    VMLAUNCH = 24
+    VMRESUME = 25
+    VMCLEAR = 26
+    VMPTRLD = 27
+    VMPTRST = 28
+    VMREAD = 29
+    VMWRITE = 30
+    INVEPT = 31
+    INVVPID = 32
 
 
 class Use(IntEnum):

@@ -23,12 +23,21 @@
 .equ WRITTEN, 16
 
 agent:
-    jmp begin                   # 2 bytes, as LANDMARK in emu.protect.attack has it
+    jmp begin                   # 2 bytes: what follows lies where emu.protect.agent has it
 
 # What tells this page from any other that is called at the same place.
 landmark:
     mov eax, 0x41474e54
     ret
+
+# The same for user code that gets here, and ends here.
+landmark_for_user:
+    mov eax, 0x55534552
+    int LEAVE
+
+# A handler of the INT by which user code ends, for a CPU that delivers it.
+user_left:
+    hlt
 
 begin:
     movabs rbx, MAILBOX
@@ -51,7 +60,11 @@ operations:
     .short invalidate - agent, hypercall - agent
     .short save_all - agent, load_all - agent, interrupts_on - agent, interrupts_off - agent
     .short sweep - agent, run_guest - agent, invalidate_tagged - agent, start_secure - agent
-    .short interrupt - agent
+    .short interrupt - agent, hypercall_vmx - agent
+    .short enter_vmx - agent, leave_vmx - agent, launch - agent, resume - agent
+    .short clear_vmcs - agent, load_vmcs - agent, store_vmcs - agent
+    .short read_field - agent, write_field - agent
+    .short invalidate_ept - agent, invalidate_vpid - agent
 
 load:
     mov rax, [r8]
@@ -110,6 +123,14 @@ hypercall:
     vmmcall
     pop rbx
     jmp done
+hypercall_vmx:
+    mov rax, r8
+    push rbx
+    mov rbx, r9
+    mov rcx, r10
+    vmcall
+    pop rbx
+    jmp done
 save_all:
     mov rax, r8
     vmsave rax
@@ -140,6 +161,52 @@ interrupt:
 start_secure:
     mov eax, r8d
     skinit eax
+    jmp done
+
+# The instructions of VMX, each with R8 as its operand, in memory or in a register.
+enter_vmx:
+    push r8
+    vmxon [rsp]
+    pop r8
+    jmp done
+leave_vmx:
+    vmxoff
+    jmp done
+launch:
+    vmlaunch
+    jmp done
+resume:
+    vmresume
+    jmp done
+clear_vmcs:
+    push r8
+    vmclear [rsp]
+    pop r8
+    jmp done
+load_vmcs:
+    push r8
+    vmptrld [rsp]
+    pop r8
+    jmp done
+store_vmcs:
+    push r8
+    vmptrst [rsp]
+    pop r8
+    jmp done
+read_field:
+    vmread rax, r8
+    jmp done
+write_field:
+    xor eax, eax
+    vmwrite r8, rax
+    jmp done
+invalidate_ept:
+    mov eax, 2                  # all contexts
+    invept rax, [rsp]
+    jmp done
+invalidate_vpid:
+    mov eax, 2
+    invvpid rax, [rsp]
     jmp done
 
 # Read, write or execute a page from R8 on and every 4 KiB, as many times as the low word of R9 says;
