@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.cpu.svm.host import Exit
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
+from crosswalk.walker.access import AccessType
 
 __all__ = [
     "Attack",
@@ -30,6 +31,8 @@ __all__ = [
     "Refused",
     "Result",
     "Subject",
+    "Violation",
+    "VmExited",
     "emulator_crashes",
     "exit_result",
     "run_attack",
@@ -53,6 +56,37 @@ class NestedFault:
 
     def __str__(self) -> str:
         return f"nested fault at {self.gpa:#x}, error code {self.error_code:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An EPT violation by an access, where no right is granted at all unless `present`.
+
+    With `table` it was the walk's own, to a guest entry. `qualification` is the exit's.
+    """
+
+    gpa: int
+    access: AccessType
+    present: bool = True
+    table: bool = False
+    qualification: int | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        access = f"{self.access} by the walk" if self.table else f"{self.access}"
+        nothing = "" if self.present else ", nothing granted"
+        known = self.qualification
+        more = "" if known is None else f", qualification {known:#x}"
+        return f"EPT violation at {self.gpa:#x}, {access}{nothing}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class VmExited:
+    """A VM exit of another kind, by `what` did it, without the instruction's effect."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return f"VM exit: {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +171,8 @@ class Other:
 
 Result = (
     NestedFault
+    | Violation
+    | VmExited
     | Intercepted
     | DeliveryRefused
     | Refused
