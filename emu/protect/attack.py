@@ -15,6 +15,7 @@ from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.cpu.svm.host import Exit
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from crosswalk.walker.access import AccessType
+from crosswalk.walker.nested.outcome import NestedError
 
 __all__ = [
     "Attack",
@@ -42,6 +43,8 @@ __all__ = [
 Program = TypeVar("Program")
 """What a kind of subject runs as an attack."""
 
+_ACCESSES = {AccessType.READ: "read", AccessType.WRITE: "write", AccessType.EXECUTE: "fetch"}
+
 Crashes = Callable[[Callable[[], object]], str | None]
 """Does work in a child process; what the child died of, None if it lived."""
 
@@ -56,6 +59,18 @@ class NestedFault:
 
     def __str__(self) -> str:
         return f"nested fault at {self.gpa:#x}, error code {self.error_code:#x}"
+
+    @property
+    def access(self) -> AccessType:
+        """The kind of access that it stopped."""
+        if self.error_code & NestedError.ID:
+            return AccessType.EXECUTE
+        return AccessType.WRITE if self.error_code & NestedError.WR else AccessType.READ
+
+    @property
+    def withheld(self) -> bool:
+        """Whether a right was withheld, where others are granted."""
+        return bool(self.error_code & NestedError.P)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +87,16 @@ class Violation:
     qualification: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
-        access = f"{self.access} by the walk" if self.table else f"{self.access}"
+        access = "walk" if self.table else _ACCESSES[self.access]
         nothing = "" if self.present else ", nothing granted"
         known = self.qualification
         more = "" if known is None else f", qualification {known:#x}"
         return f"EPT violation at {self.gpa:#x}, {access}{nothing}{more}"
+
+    @property
+    def withheld(self) -> bool:
+        """Whether a right was withheld, where others are granted."""
+        return self.present
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,17 @@ from crosswalk.guest.layout import PAGE, Bit
 from crosswalk.walker.architecture import CR0, CR4, EFER, MSR
 from crosswalk.walker.protection.pagelist import ENTRIES
 
-__all__ = ["ATTACKS", "AgentAttack"]
+__all__ = [
+    "ATTACKS",
+    "CR4_VALUE",
+    "FORGED_TABLES",
+    "HOLE",
+    "OPEN_TEXT",
+    "USER_JIT",
+    "USER_JIT_FRAME",
+    "USER_RUN_BY_KERNEL",
+    "AgentAttack",
+]
 
 AgentAttack = Attack[Actions]
 """The last action decides; every one before it has to succeed."""
@@ -219,26 +229,26 @@ _REGISTERS = (
     ),
 )
 
-_FORGED = do(Operation.SET_CR3, FORGED)
+FORGED_TABLES = do(Operation.SET_CR3, FORGED)
 _FORGERIES = (
     Attack(
         "CR3 to tables that allow all, store to text",
-        _FORGED + store(TEXT, JUNK),
+        FORGED_TABLES + store(TEXT, JUNK),
         NestedFault(TEXT, WRITE),
     ),
     Attack(
         "CR3 to tables that allow all, store to rodata",
-        _FORGED + store(places.RODATA, JUNK),
+        FORGED_TABLES + store(places.RODATA, JUNK),
         NestedFault(places.RODATA, WRITE),
     ),
     Attack(
         "CR3 to tables that allow all, data run",
-        _FORGED + store(DATA, RETURN_42) + do(Operation.EXECUTE, DATA),
+        FORGED_TABLES + store(DATA, RETURN_42) + do(Operation.EXECUTE, DATA),
         NestedFault(DATA, FETCH),
     ),
     Attack(
         "CR3 to tables that allow all, a change reported",
-        _FORGED + report_addresses(FORGED),
+        FORGED_TABLES + report_addresses(FORGED),
         Refused(Answer.NOT_PERMITTED),
     ),
 )
@@ -256,9 +266,9 @@ _INSTRUCTIONS = tuple(
     )
 )
 
-_JIT, _USER_JIT = places.EXECUTABLE + 2 * PAGE, places.USER + 16 * PAGE
+USER_JIT_FRAME, USER_JIT = places.EXECUTABLE + 2 * PAGE, places.USER + 16 * PAGE
 # MOV EAX, 0x101; MOV EBX, TEXT; VMMCALL; INT 0x20
-_OPEN_TEXT = (0x3000_BB00_0001_01B8, 0x20_CDD9_010F_0010)
+OPEN_TEXT = (0x3000_BB00_0001_01B8, 0x20_CDD9_010F_0010)
 
 _ONE = (places.WRITABLE, places.WRITABLE + PAGE, 3)
 _END = places.RAM_SIZE
@@ -348,10 +358,10 @@ _REQUESTS = (
     Attack(
         "user code opens text for patching",
         (
-            *do(Operation.STORE_USER, _USER_JIT),
-            *remap(HOLE, _JIT | P | RW),
-            *store(HOLE, *_OPEN_TEXT),
-            *do(Operation.EXECUTE_USER, _USER_JIT),
+            *do(Operation.STORE_USER, USER_JIT),
+            *remap(HOLE, USER_JIT_FRAME | P | RW),
+            *store(HOLE, *OPEN_TEXT),
+            *do(Operation.EXECUTE_USER, USER_JIT),
         ),
         Refused(Answer.NOT_PERMITTED),
         reason="user code",
@@ -379,6 +389,8 @@ _REQUESTS = (
 
 _LARGE_HOLE = KERNEL + 0x1000_0000
 
+USER_RUN_BY_KERNEL = "user code run as supervisor, through a supervisor alias"
+
 
 _WITHOUT_ASKING = (
     Attack(
@@ -403,10 +415,10 @@ _WITHOUT_ASKING = (
         "a data-only attack: the frame is data, and the guest may write its data",
     ),
     Attack(
-        "user code run as supervisor, through a supervisor alias",
+        USER_RUN_BY_KERNEL,
         (
-            *do(Operation.STORE_USER, _USER_JIT),
-            *remap(HOLE, _JIT | P | RW),
+            *do(Operation.STORE_USER, USER_JIT),
+            *remap(HOLE, USER_JIT_FRAME | P | RW),
             *store(HOLE, RETURN_42),
             *do(Operation.EXECUTE, HOLE),
         ),

@@ -7,14 +7,13 @@ from functools import partial
 import numpy as np
 
 from crosswalk.emu.protect.actions import Actions, intended_permissions
-from crosswalk.emu.protect.attack import Attacked, Crashes, NestedFault, run_attacks
+from crosswalk.emu.protect.attack import Attacked, Crashes, NestedFault, Violation, run_attacks
 from crosswalk.emu.protect.attacks import ATTACKS, AgentAttack
 from crosswalk.emu.protect.permissions import READ_WRITE, Permissions
 from crosswalk.emu.protect.probes import Probed, probe_forged, probe_mappings
 from crosswalk.emu.protect.subject import ProtectedGuest
 from crosswalk.emu.protect.updates import UPDATES, Updated, run_updates
 from crosswalk.walker.frames import count_mappings
-from crosswalk.walker.nested.outcome import NestedError
 from crosswalk.walker.rights import rwx
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
@@ -119,4 +118,4 @@ def _by_permission(granted: Permissions) -> dict[str, int]:
 def _stopped_by_right(attack: AgentAttack) -> bool:
     """Return whether an attack is to be stopped by a right that a nested table withholds."""
     expected = attack.expected
-    return isinstance(expected, NestedFault) and bool(expected.error_code & NestedError.P)
+    return isinstance(expected, NestedFault | Violation) and expected.withheld

@@ -24,6 +24,7 @@ from crosswalk.emu.protect.attack import (
     Other,
     Refused,
     Result,
+    Violation,
     exit_result,
 )
 from crosswalk.emu.protect.attacks import AgentAttack
@@ -39,7 +40,6 @@ from crosswalk.walker.architecture import Vector
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.frames import collective_rights
 from crosswalk.walker.memory import U64
-from crosswalk.walker.nested.outcome import NestedError
 from crosswalk.walker.tracker import RightsTracker
 
 __all__ = ["ProtectedGuest", "protected_guest", "result_of"]
@@ -151,18 +151,16 @@ class ProtectedGuest:
             yield f"but: {hypervisor.replies[-1].why}"
         if isinstance(result, Refused) and (self.guest.nested_words() != words).any():
             yield "and nested tables changed"
-        if isinstance(result, NestedFault) and self._stored(result):
+        if isinstance(result, NestedFault | Violation) and self._stored(result):
             yield "and written all the same"
         changed = np.flatnonzero(hypervisor.tables.read_back() != permissions)
         if attack.keeps_grants and len(changed):
             yield f"and frame {int(changed[0]):#x} granted otherwise"
 
-    def _stored(self, fault: NestedFault) -> bool:
+    def _stored(self, fault: NestedFault | Violation) -> bool:
         """Return whether a store that a nested fault should have stopped was made all the same."""
         inside = fault.gpa < places.RAM_SIZE
-        return (
-            bool(fault.error_code & NestedError.WR) and inside and self.changed(fault.gpa & -8, 8)
-        )
+        return fault.access is AccessType.WRITE and inside and self.changed(fault.gpa & -8, 8)
 
 
 def protected_guest() -> ProtectedGuest:
