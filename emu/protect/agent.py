@@ -17,7 +17,12 @@ from crosswalk.walker.memory import FRAME, U64
 
 __all__ = [
     "FORGED",
+    "FOR_USER",
+    "LANDMARK",
+    "MARK",
+    "MARK_FOR_USER",
     "SWEEP",
+    "USER_LEFT",
     "Agent",
     "AgentResult",
     "Operation",
@@ -26,6 +31,13 @@ __all__ = [
     "on_forged_tables",
     "spans",
 ]
+
+LANDMARK, MARK = 2, 0x4147_4E54
+"""The offset of the function in the agent's page that returns MARK; the value."""
+FOR_USER, MARK_FOR_USER = 8, 0x5553_4552
+"""The offset of what ends as user code does, with MARK_FOR_USER in RAX; the value."""
+USER_LEFT = 15
+"""The offset of a handler for the INT by which user code ends: HLT."""
 
 _COMMAND = struct.Struct("<6Q")
 _FOUND = 0x100

@@ -15,7 +15,7 @@ from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.cpu.svm.host import Exit
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from crosswalk.walker.access import AccessType
-from crosswalk.walker.nested.outcome import NestedError
+from crosswalk.walker.nested.outcome import EptViolation, NestedError, Qualification
 
 __all__ = [
     "Attack",
@@ -38,12 +38,15 @@ __all__ = [
     "exit_result",
     "run_attack",
     "run_attacks",
+    "violation_result",
 ]
 
 Program = TypeVar("Program")
 """What a kind of subject runs as an attack."""
 
 _ACCESSES = {AccessType.READ: "read", AccessType.WRITE: "write", AccessType.EXECUTE: "fetch"}
+
+_EPT_RIGHTS = Qualification.READABLE | Qualification.WRITABLE | Qualification.EXECUTABLE
 
 Crashes = Callable[[Callable[[], object]], str | None]
 """Does work in a child process; what the child died of, None if it lived."""
@@ -315,3 +318,18 @@ def exit_result(left: Exit, detail: str = "") -> NestedFault | Intercepted:
     if left.code == ExitCode.NPF and left.gpa is not None:
         return NestedFault(left.gpa, left.error_code, detail)
     return Intercepted(left.code, left.error_code, detail)
+
+
+def violation_result(left: EptViolation) -> Violation:
+    """Return the result of an attack that an EPT violation stopped."""
+    made = left.qualification
+    access = AccessType.EXECUTE if made & Qualification.FETCH else AccessType.READ
+    if made & Qualification.WRITE:
+        access = AccessType.WRITE
+    return Violation(
+        left.gpa,
+        access,
+        present=bool(made & _EPT_RIGHTS),
+        table=not made & Qualification.PAGE,
+        qualification=made,
+    )

@@ -22,7 +22,7 @@ from crosswalk.emu.protect.actions import (
     request,
     store,
 )
-from crosswalk.emu.protect.agent import FORGED, Operation
+from crosswalk.emu.protect.agent import FORGED, LANDMARK, MARK, Operation
 from crosswalk.emu.protect.attack import (
     Attack,
     Crash,
@@ -44,7 +44,10 @@ __all__ = [
     "CR4_VALUE",
     "FORGED_TABLES",
     "HOLE",
+    "JUNK",
+    "LARGE_HOLE",
     "OPEN_TEXT",
+    "TABLE_IN_DATA",
     "USER_JIT",
     "USER_JIT_FRAME",
     "USER_RUN_BY_KERNEL",
@@ -61,8 +64,6 @@ DATA = 0x2_0000
 HOLE = places.KERNEL + places.TEXT + 4 * PAGE
 """A page of the kernel's address space that is not mapped."""
 
-LANDMARK, MARK = 2, 0x4147_4E54
-"""The offset of the function in the agent's page that returns MARK; the value."""
 WRITE, ABSENT_WRITE, FETCH = 0x7, 0x6, 0x15
 """Error codes of nested page faults: P, W and U; W and U; P, U and I/D."""
 CR0_VALUE, CR4_VALUE, EFER_VALUE = 0x8001_0033, 0x30_00A0, 0xD00
@@ -387,7 +388,7 @@ _REQUESTS = (
     ),
 )
 
-_LARGE_HOLE = KERNEL + 0x1000_0000
+LARGE_HOLE = KERNEL + 0x1000_0000
 
 USER_RUN_BY_KERNEL = "user code run as supervisor, through a supervisor alias"
 
@@ -482,13 +483,14 @@ _ASKED = (
     ),
 )
 
+TABLE_IN_DATA = "data used as a page table"
 _CRASHES = (
     Attack(
-        "data used as a page table",
+        TABLE_IN_DATA,
         (
             *store(DIRECT + DATA, places.DATA | P | RW),
-            *remap(_LARGE_HOLE, DATA | P | RW, 2),
-            *do(Operation.LOAD, _LARGE_HOLE),
+            *remap(LARGE_HOLE, DATA | P | RW, 2),
+            *do(Operation.LOAD, LARGE_HOLE),
         ),
         Crash(),
         "a fault of the emulator's: hardware refuses no table in memory that isn't executable",

@@ -7,17 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crosswalk.emu.cpu.svm.exits import ExitCode
-from crosswalk.emu.cpu.svm.host import Exit
 from crosswalk.emu.protect.agent import Agent, Operation, Use, on_forged_tables, spans
-from crosswalk.emu.protect.events import Fault, GuestEvent, describe_event
+from crosswalk.emu.protect.events import Fault, GuestEvent, describe_event, withheld_right
 from crosswalk.emu.protect.hypervisor import TABLE_POOL
 from crosswalk.emu.protect.machine import FRAMES
 from crosswalk.emu.protect.permissions import Bools, Permissions
 from crosswalk.guest import places
 from crosswalk.guest.intended import Intended
+from crosswalk.walker.access import AccessType
 from crosswalk.walker.memory import FRAME
-from crosswalk.walker.nested.outcome import NestedError
 from crosswalk.walker.protection.pagelist import Permission
 
 __all__ = ["Probed", "probe_forged", "probe_mappings"]
@@ -33,11 +31,11 @@ _NEEDS = {
     Use.REWRITE: Permission.WRITE,
     Use.EXECUTE: Permission.EXECUTE,
 }
-_CAUSES = {
-    Use.READ: NestedError.US,
-    Use.WRITE: NestedError.WR | NestedError.US,
-    Use.REWRITE: NestedError.WR | NestedError.US,
-    Use.EXECUTE: NestedError.US | NestedError.ID,
+_ACCESSES = {
+    Use.READ: AccessType.READ,
+    Use.WRITE: AccessType.WRITE,
+    Use.REWRITE: AccessType.WRITE,
+    Use.EXECUTE: AccessType.EXECUTE,
 }
 _LETTERS = {"r": Use.READ, "w": Use.REWRITE, "x": Use.EXECUTE}
 _USER = {
@@ -68,7 +66,9 @@ class Probed:
 
     def add(self, use: Use, event: GuestEvent | None, wrong: str | None) -> None:
         """Enter one access, the event that ended it, and what is wrong with that."""
-        ended = {Exit: "nested fault", Fault: "fault"}.get(type(event), "allowed")
+        ended = "allowed" if event is None else "nested fault"
+        if isinstance(event, Fault):
+            ended = "fault"
         name = "write" if use is Use.REWRITE else use.name.lower()
         self.probes[name, ended] += 1
         if wrong is not None:
@@ -139,7 +139,7 @@ def _not_refused(agent: Agent, use: Use, pa: int, event: GuestEvent | None) -> s
     """Return what is wrong with an access through forged tables that has to be refused."""
     if event is None:
         return f"{pa:#x}: not refused"
-    if event != Exit(ExitCode.NPF, NestedError.P | _CAUSES[use], pa + _AT + _offset(use)):
+    if withheld_right(event) != (pa + _AT + _offset(use), _ACCESSES[use]):
         return f"{pa:#x}: {describe_event(event)}"
     if use is Use.WRITE and _word(agent, pa + _AT + _WRITTEN) != 0:
         return f"{pa:#x}: refused, and written all the same"

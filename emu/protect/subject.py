@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crosswalk.emu.cpu.svm.host import Exit
 from crosswalk.emu.load.guest import boot
 from crosswalk.emu.protect.actions import (
     Action,
@@ -25,10 +26,12 @@ from crosswalk.emu.protect.attack import (
     Refused,
     Result,
     Violation,
+    VmExited,
     exit_result,
+    violation_result,
 )
 from crosswalk.emu.protect.attacks import AgentAttack
-from crosswalk.emu.protect.events import Fault, describe_event
+from crosswalk.emu.protect.events import Fault, GuestEvent, VmExit, describe_event, same_event
 from crosswalk.emu.protect.guest import Guest
 from crosswalk.emu.protect.hypervisor import Answer, Hypercall, Hypervisor, Rules
 from crosswalk.emu.protect.machine import FRAMES, GuestMachine, Saved
@@ -40,6 +43,7 @@ from crosswalk.walker.architecture import Vector
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.frames import collective_rights
 from crosswalk.walker.memory import U64
+from crosswalk.walker.nested.outcome import EptViolation
 from crosswalk.walker.tracker import RightsTracker
 
 __all__ = ["ProtectedGuest", "protected_guest", "result_of"]
@@ -138,7 +142,7 @@ class ProtectedGuest:
         ((_, result),) = perform(self.agent, [last])
         answered = len(self.hypervisor.replies) > before
         found = result_of(result, attack.expected, answered=answered)
-        if access is not None and predicted != result.event:
+        if access is not None and not same_event(predicted, result.event):
             return Other(f"{found}, which the nested walk doesn't predict: {predicted}")
         return found
 
@@ -174,17 +178,25 @@ def result_of(result: AgentResult, expected: Result, *, answered: bool) -> Resul
     `answered`: it was a hypercall, and its value is the answer. Any other value counts only where
     one is expected.
     """
-    event = result.event
-    if isinstance(event, Fault):
-        fault = event.vector == Vector.PF
-        return GuestFault(event.error_code) if fault else Other(describe_event(event))
-    if event is not None:
-        return exit_result(event)
+    if result.event is not None:
+        return _event_result(result.event)
     if answered and result.value:
         answer = _signed(result.value)
         return Granted(answer) if answer > 0 else Refused(Answer(answer))
     counts = isinstance(expected, NotStopped) and expected.value is not None
     return NotStopped(result.value if counts else None)
+
+
+def _event_result(event: GuestEvent) -> Result:
+    if isinstance(event, Exit):
+        return exit_result(event)
+    if isinstance(event, EptViolation):
+        return violation_result(event)
+    if isinstance(event, VmExit):
+        return VmExited(event.what)
+    if isinstance(event, Fault) and event.vector == Vector.PF:
+        return GuestFault(event.error_code)
+    return Other(describe_event(event))
 
 
 def _signed(value: int) -> int:

@@ -5,8 +5,8 @@ import pytest
 
 from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.host import Exit
-from crosswalk.emu.protect.agent import SWEEP, Operation, Use, spans
-from crosswalk.emu.protect.attacks import EFER_VALUE, LANDMARK, MARK
+from crosswalk.emu.protect.agent import LANDMARK, MARK, SWEEP, Operation, Use, spans
+from crosswalk.emu.protect.attacks import EFER_VALUE
 from crosswalk.emu.protect.events import Fault, describe_event
 from crosswalk.guest import places
 from crosswalk.guest.builder import build_image
