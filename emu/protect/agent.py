@@ -14,6 +14,7 @@ from crosswalk.guest import places
 from crosswalk.guest.layout import Bit, index_of, span_of
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME, U64
+from crosswalk.walker.protection.policy import TableKind
 
 __all__ = [
     "FORGED",
@@ -66,6 +67,7 @@ class Operation(IntEnum):
     SET_MSR = 9
     INVLPG = 10
     HYPERCALL = 11
+    """VMMCALL; VMCALL on a CPU of Intel's."""
     VMSAVE = 12
     VMLOAD = 13
     STGI = 14
@@ -172,6 +174,8 @@ class Agent:
 
     def _command(self, operation: Operation, *words: int) -> None:
         padded = (*words, *(0,) * (5 - len(words)))
+        if operation is Operation.HYPERCALL and self.guest.tables.kind is not TableKind.NPT:
+            operation = Operation.HYPERCALL_VMX
         values = (operation, *padded)
         self.guest.write(places.MAILBOX, _COMMAND.pack(*(v & (1 << 64) - 1 for v in values)))
 

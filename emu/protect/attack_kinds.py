@@ -28,9 +28,11 @@ from crosswalk.emu.protect.attacks import (
     FORGED_TABLES,
     HOLE,
     JUNK,
+    KERNEL,
     LARGE_HOLE,
     OPEN_TEXT,
     TABLE_IN_DATA,
+    TEXT,
     USER_JIT,
     USER_JIT_FRAME,
     USER_RUN_BY_KERNEL,
@@ -76,12 +78,23 @@ _INSTRUCTIONS = tuple(
 )
 
 # The same as OPEN_TEXT with VMCALL in the place of VMMCALL.
-_OPEN_TEXT_BY_VMCALL = (OPEN_TEXT[0], OPEN_TEXT[1] ^ (0xD9 ^ 0xC1) << 40)
+_OPEN_TEXT_BY_VMCALL = (OPEN_TEXT[0], OPEN_TEXT[1] ^ (0xD9 ^ 0xC1) << 32)
 _BY_VMCALL = dict(zip(OPEN_TEXT, _OPEN_TEXT_BY_VMCALL, strict=True))
+
+# Bochs 3.0 panics where a write with CR0.WP clear has to set D in an entry without R/W: these
+# entries have D set, and are otherwise as they were.
+_DIRTY = {
+    "CR0.WP cleared where it isn't pinned, store to text": remap(
+        KERNEL + TEXT, TEXT | P | Bit.G | Bit.A | Bit.D
+    ),
+    "CR0.WP cleared where it isn't pinned, store to rodata": remap(
+        KERNEL + places.RODATA, places.RODATA | P | Bit.NX | Bit.G | Bit.A | Bit.D
+    ),
+}
 
 _TABLE_IN_DATA = (
     *store(LARGE_HOLE, JUNK),
-    *do(Operation.LOAD, places.KERNEL + places.DATA),
+    *do(Operation.LOAD, KERNEL + places.DATA),
 )
 
 
@@ -180,7 +193,7 @@ def _under_ept(row: AgentAttack) -> AgentAttack:
             NotStopped(JUNK),
             "tables are data, and a walk only reads and writes them",
         )
-    program = tuple(
+    program = _DIRTY.get(row.name, ()) + tuple(
         replace(action, second=_BY_VMCALL.get(action.second, action.second))
         if isinstance(action, Operate) and action.operation is Operation.STORE
         else action

@@ -220,7 +220,7 @@ class Hypervisor:
         try:
             words = np.frombuffer(memory.read(pa, FRAME), np.uint64)
         except BadInput as error:
-            raise _Refusal(Answer.INVALID, str(error)) from error
+            raise _Refusal(Answer.INVALID, f"no memory of the report: {error}") from error
         count = int(words[0])
         if pa % FRAME or not 1 <= count <= _MOST_ENTRIES:
             raise _Refusal(Answer.INVALID, f"{count} changed entries, listed at {pa:#x}")

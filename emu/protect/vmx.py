@@ -1,0 +1,444 @@
+"""The built-in guest on a CPU of Intel's: under EPT, by the monitor's VMX."""
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.load.guest import Booted
+from crosswalk.emu.monitor.guest import Exit, GuestMemory, VmxGuest, enter_vmx, long_mode
+from crosswalk.emu.monitor.monitor import Monitor
+from crosswalk.emu.monitor.vmx import (
+    Controls,
+    ExitReason,
+    Field,
+    Primary,
+    Secondary,
+    reason_name,
+)
+from crosswalk.emu.protect.agent import USER_LEFT
+from crosswalk.emu.protect.attack_kinds import CR0_WRITTEN, CR4_WRITTEN, EFER_WRITTEN
+from crosswalk.emu.protect.events import Fault, GuestEvent, VmExit, describe_event
+from crosswalk.emu.protect.machine import FRAMES
+from crosswalk.emu.protect.permissions import Bools, FrameTables
+from crosswalk.emu.protect.pins import PINNED, cleared
+from crosswalk.guest import places
+from crosswalk.guest.monitor import commands
+from crosswalk.guest.monitor.commands import KEPT, REGISTERS, RunFlag
+from crosswalk.walker.access import Access
+from crosswalk.walker.architecture import CR4, EFER, MIB, MSR, Vector
+from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.entry import ADDRESS_FIELD
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.memory import FRAME, U64, WORDS
+from crosswalk.walker.nested import (
+    EptCapability,
+    EptContext,
+    EptEntry,
+    EptMisconfiguration,
+    EptViolation,
+    NestedContext,
+    translate_nested,
+)
+from crosswalk.walker.outcome import GeneralProtection, PageFault
+from crosswalk.walker.protection.policy import TableKind
+
+__all__ = ["EptGuest"]
+
+_BASE = 256 * MIB
+"""Where guest-physical address 0 lies in the machine. Behind the guest's RAM: a copy of it, a
+smaller one, the EPT, the MSR bitmap."""
+_COPY = _BASE + places.RAM_SIZE
+_SCRATCH, _SCRATCH_SIZE = _COPY + places.RAM_SIZE, 2 * MIB
+_TABLES, _TABLE_FRAMES = _SCRATCH + _SCRATCH_SIZE, 64
+_MSR_BITMAP = _TABLES + _TABLE_FRAMES * FRAME
+_END = _MSR_BITMAP + FRAME
+
+_AGENT = places.KERNEL + places.AGENT
+_GDT = places.KERNEL + places.DESCRIPTORS
+_TSS, _IDT = _GDT + 0x80, _GDT + 0x100
+_GDT_LIMIT, _IDT_LIMIT = 0x3F, 0x20F
+_LEAVE = 0x20
+_GATE = places.DESCRIPTORS + 0x100 + 16 * _LEAVE
+_FOR_USER = 0xEE00
+"""Of a gate: present, DPL 3, an interrupt gate."""
+_STACK_TOP = places.KERNEL + places.STACK + places.STACK_PAGES * FRAME
+
+_EFER_WRITES = 0xC00 + (MSR.EFER & 0x1FFF) // 8, 1 << (MSR.EFER & 7)
+"""Byte and bit of the MSR bitmap (Intel SDM vol. 3C, "MSR-Bitmap Address")."""
+_CONTROL_REGISTERS = {0, 4}
+_WRITTEN = {"cr0": CR0_WRITTEN, "cr4": CR4_WRITTEN, "efer": EFER_WRITTEN}
+_ERROR_CODE_VALID = 1 << 11
+_LOW = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    guest: "EptGuest"
+    ram: GuestMemory
+    control: dict[str, int]
+
+    def read(self, pa: int, size: int) -> bytes:
+        """Return what the guest's RAM was."""
+        return self.ram.read(pa, size)
+
+    def restore(self) -> None:
+        """Put RAM and CPU back to this state."""
+        self.guest.put_back(self.control)
+
+
+class _Pins:
+    """The pinned bits of CR0, CR4 and EFER: in guest/host masks, and where EFER is written.
+
+    Source: Intel SDM vol. 3C, "Guest/Host Masks and Read Shadows for CR0 and CR4".
+    """
+
+    def __init__(self, changed: Callable[[], None], control: Mapping[str, int]) -> None:
+        self._changed, self._control = changed, control
+        self._kept: dict[str, int] = {}
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """A value by register: of the bits set in it, those of `PINNED` can't be cleared."""
+        return self._kept
+
+    @kept.setter
+    def kept(self, kept: dict[str, int]) -> None:
+        self._kept = kept
+        self._changed()
+
+    def begin(self) -> None:
+        """Pin the bits that are set now."""
+        self.kept = {name: self._control[name] for name in PINNED}
+
+    def mask(self, name: str) -> int:
+        """Return the pinned bits of a register."""
+        return sum(PINNED[name].values()) & self._kept.get(name, 0)
+
+    @property
+    def names(self) -> dict[str, list[str]]:
+        """The names of the bits that are pinned, by register."""
+        return {name: cleared(name, self._kept.get(name, 0), 0) for name in PINNED}
+
+
+class EptGuest:
+    """The guest on a monitor's CPU, under an EPT of this kind; a `GuestMachine`, to be closed.
+
+    The CPU delivers the INT by which user code ends, to a HLT. Other exceptions are exits, and
+    events. RAM that differs from what was saved is known by the D bits of the EPT, which bit 6 of
+    the EPTP has the CPU set, and by what the host wrote itself.
+
+    Raises `BadInput` where the CPU lacks VMX, EPT or what `kind` needs.
+    """
+
+    def __init__(self, booted: Booted, monitor: Monitor, kind: TableKind) -> None:
+        if not monitor.greeting.free(_BASE, _END - _BASE):
+            raise CrosswalkError(f"{monitor.name}: no RAM from {_BASE:#x} to {_END:#x}")
+        self.booted, self.monitor = booted, monitor
+        words = np.zeros(_TABLE_FRAMES * WORDS, np.uint64)
+        self.tables = FrameTables(words, _TABLES, FRAMES, kind=kind, offset=_BASE)
+        self.hypercall: Callable[[int, int, int], int] | None = None
+        self.events: list[tuple[GuestEvent, int]] = []
+        self.left_user = self.delivered = False
+        self.user_result = 0
+        self._dirty: Bools = np.zeros(FRAMES, np.bool_)
+        self._flags = KEPT
+        capabilities = enter_vmx(monitor)
+        (leaf,) = monitor.perform(commands.cpuid((0x8000_0008, 0)))
+        start = booted.context
+        self._start = replace(
+            start,
+            cr4=start.cr4 & ~CR4.PKE,
+            pkru=0,
+            vendor=Vendor.INTEL,
+            maxphyaddr=leaf.words[0] & 0xFF,
+        )
+        self._ept = EptContext(
+            eptp=self.tables.eptp(accessed_dirty=True),
+            mbec=kind is TableKind.EPT_MBEC,
+            maxphyaddr=self._start.maxphyaddr,
+            capabilities=EptCapability(capabilities.ept_vpid & sum(EptCapability)),
+        )
+        self._control = {name: getattr(self._start, name) for name in ("cr0", "cr3", "cr4", "efer")}
+        self.pins = _Pins(self._set_control, self._control)
+        state = long_mode(self._start, capabilities, rip=_AGENT, rsp=_STACK_TOP)
+        self._forced = {"cr0": state[Field.CR0_MASK], "cr4": state[Field.CR4_MASK]}
+        self._vmx = VmxGuest(monitor, _controls(kind), state | self._own_state())
+        self.memory = self._vmx.memory(_BASE, places.RAM_SIZE)
+        self._system = self._vmx.memory(0, _END)
+        self._load()
+
+    @property
+    def context(self) -> PagingContext:
+        """The registers that the guest's paging depends on now."""
+        return replace(self._start, **self._control)
+
+    def enter(self) -> None:
+        """Have the guest be under its nested tables, and writes of EFER be exits."""
+        byte, bit = _EFER_WRITES
+        bitmap = np.zeros(FRAME, np.uint8)
+        bitmap[byte] |= bit
+        self.monitor.write(_MSR_BITMAP, bitmap.view(np.uint64))
+        self.flush()
+
+    def flush(self) -> None:
+        """Have the CPU use the nested tables as they are now."""
+        self._note_dirty()
+        self.monitor.write(_TABLES, self.tables.words)
+        self._flags = RunFlag.INVEPT
+
+    def nested_words(self) -> U64:
+        """Return the nested tables as the CPU finds them, a copy, without A and D."""
+        found = self.monitor.read(_TABLES, _TABLE_FRAMES * WORDS)
+        return found & ~np.uint64(EptEntry.A | EptEntry.D)
+
+    def predict(self, access: Access) -> GuestEvent | None:
+        """Predict an access with the nested walk: the event that ends it, None if it succeeds."""
+        context = NestedContext(self.context, self._ept)
+        outcome = translate_nested(self._system, context, access)
+        if isinstance(outcome, EptViolation):
+            return replace(outcome, entries=())
+        if isinstance(outcome, EptMisconfiguration):
+            return replace(outcome, entries=())
+        if isinstance(outcome, PageFault):
+            return Fault(Vector.PF, outcome.error_code, outcome.cr2)
+        if isinstance(outcome, GeneralProtection):
+            return Fault(Vector.GP, 0, 0)
+        return None
+
+    def run(self, rip: int, *, faults: int = 1) -> None:
+        """Run kernel code at `rip` on the kernel's stack up to its HLT.
+
+        Raises `CrosswalkError` where it doesn't get there, or has more than `faults` events.
+        """
+        self.events, self.left_user = [], False
+        self._vmx.set(_at_kernel(rip))
+        while True:
+            ended = self._vmx.run(self._flags, (Field.EFER,))
+            self._flags = KEPT
+            self._control.update(self._seen(ended))
+            if not ended.entered or ended.reason == ExitReason.TRIPLE_FAULT:
+                raise CrosswalkError(f"the guest can't go on: {ended}")
+            if ended.reason == ExitReason.HLT:
+                self.left_user = ended.rip == _AGENT + USER_LEFT
+                self.user_result = ended.register("rax")
+                return
+            if self._handled(ended):
+                continue
+            event = _event_of(ended)
+            self.events.append((event, ended.register("rdi")))
+            if len(self.events) > faults:
+                raise CrosswalkError(f"more events than expected: {describe_event(event)}")
+            if faults == 1:  # What it would go on with is to halt.
+                return
+            self._vmx.set({Field.RIP: ended.register("r15")})
+
+    def read(self, pa: int, size: int) -> bytes:
+        """Return bytes of the guest's RAM."""
+        return self.memory.read(pa, size)
+
+    def write(self, pa: int, data: bytes) -> None:
+        """Write bytes of the guest's RAM."""
+        self.memory.write(pa, data)
+        self._touch(pa, len(data))
+
+    @contextmanager
+    def patched(self, at: int, frames: NDArray[np.intp], data: NDArray[np.uint8]) -> Iterator[None]:
+        """Have `data` at an offset of these frames meanwhile."""
+        rows = data.view(np.uint64)
+        places_ = [_BASE + frame * FRAME + at for frame in frames.tolist()]
+        size = rows.shape[1]
+        kept = self.monitor.perform(*(commands.read(place, size) for place in places_))
+        self._put(places_, rows)
+        self._dirty[frames] = True
+        try:
+            yield
+        finally:
+            self._put(places_, [answer.payload for answer in kept])
+
+    @contextmanager
+    def preserved(self, pa: int, size: int) -> Iterator[None]:
+        """Put this RAM back, at the end, to what it is now; 2 MiB at most."""
+        if size > _SCRATCH_SIZE:
+            raise CrosswalkError(f"no room to preserve {size:#x} bytes")
+        self.monitor.perform(commands.copy(_BASE + pa, _SCRATCH, size // 8))
+        try:
+            yield
+        finally:
+            self.monitor.perform(commands.copy(_SCRATCH, _BASE + pa, size // 8))
+            self._touch(pa, size)
+
+    def save(self) -> _Saved:
+        """Save the state; there is room for one."""
+        self.monitor.perform(commands.copy(_BASE, _COPY, places.RAM_SIZE // 8))
+        self.flush()
+        self._dirty[:] = False
+        copy = GuestMemory(self.monitor, _COPY, places.RAM_SIZE)
+        return _Saved(self, copy, dict(self._control))
+
+    def put_back(self, control: Mapping[str, int]) -> None:
+        """Put RAM back to what was saved, and the control registers to these."""
+        self._note_dirty()
+        edges = np.flatnonzero(np.diff(self._dirty, prepend=False, append=False))
+        self.monitor.perform(
+            *(
+                commands.copy(_COPY + low * FRAME, _BASE + low * FRAME, (high - low) * FRAME // 8)
+                for low, high in edges.reshape(-1, 2).tolist()
+            )
+        )
+        self.flush()
+        self._dirty[:] = False
+        self.memory.forget()
+        self._system.forget()
+        self._control.update(control)
+        self._vmx.set({Field.CR3: control["cr3"]})
+        self._set_control()
+
+    def close(self) -> None:
+        """End the machine."""
+        self.monitor.close()
+
+    def _own_state(self) -> dict[Field, int]:
+        return {
+            Field.EPTP: self._ept.eptp,
+            Field.MSR_BITMAP: _MSR_BITMAP,
+            Field.EXCEPTION_BITMAP: _LOW,
+            Field.GDTR_BASE: _GDT,
+            Field.GDTR_LIMIT: _GDT_LIMIT,
+            Field.IDTR_BASE: _IDT,
+            Field.IDTR_LIMIT: _IDT_LIMIT,
+            Field.TR_BASE: _TSS,
+        }
+
+    def _load(self) -> None:
+        """Write the guest's RAM, and the gate of the INT by which user code ends."""
+        self.monitor.perform(commands.fill(_BASE, places.RAM_SIZE // 8))
+        frames = self.booted.ram.words.reshape(-1, WORDS)
+        used = frames.any(axis=1)
+        edges = np.flatnonzero(np.diff(used, prepend=False, append=False))
+        for low, high in edges.reshape(-1, 2).tolist():
+            self.monitor.write(_BASE + low * FRAME, frames[low:high].reshape(-1))
+        handler = _AGENT + USER_LEFT
+        low_word = handler & 0xFFFF | 0x10 << 16 | _FOR_USER << 32 | (handler >> 16 & 0xFFFF) << 48
+        self.memory.write(_GATE, struct.pack("<QQ", low_word, handler >> 32))
+
+    def _note_dirty(self) -> None:
+        """Take over from the EPT which frames the CPU has written."""
+        words = self.monitor.read(_TABLES, _TABLE_FRAMES * WORDS)
+        written = words[words & np.uint64(EptEntry.D) != 0]
+        for entry in written.tolist():
+            size = 2 * MIB if entry & EptEntry.PS else FRAME
+            self._touch((entry & ADDRESS_FIELD & -size) - _BASE, size)
+
+    def _touch(self, pa: int, size: int) -> None:
+        self._dirty[pa // FRAME : -(-(pa + size) // FRAME)] = True
+        self.memory.forget()
+        self._system.forget()
+
+    def _put(self, where: list[int], rows: "list[U64] | U64") -> None:
+        self.monitor.perform(
+            *(commands.write(place, row) for place, row in zip(where, rows, strict=True))
+        )
+        self.memory.forget()
+        self._system.forget()
+
+    def _set_control(self) -> None:
+        """Set CR0, CR4 and EFER as the guest sees them, and what of them is the host's."""
+        self._vmx.set({Field.EFER: self._control["efer"]})
+        for name, value, mask, shadow in (
+            ("cr0", Field.CR0, Field.CR0_MASK, Field.CR0_SHADOW),
+            ("cr4", Field.CR4, Field.CR4_MASK, Field.CR4_SHADOW),
+        ):
+            seen, forced = self._control[name], self._forced[name]
+            self._vmx.set({value: seen | forced, mask: forced | self.pins.mask(name), shadow: seen})
+
+    def _seen(self, ended: Exit) -> dict[str, int]:
+        """Return the control registers as the guest sees them."""
+        seen = {"cr3": ended.cr3, "efer": ended.more[0]}
+        for name, value in (("cr0", ended.cr0), ("cr4", ended.cr4)):
+            forced = self._forced[name]
+            seen[name] = value & ~forced | self._control[name] & forced
+        return seen
+
+    def _handled(self, ended: Exit) -> bool:
+        """Carry out a hypercall, or the write of a register if it clears no pinned bit."""
+        if ended.reason == ExitReason.VMCALL and self.hypercall is not None:
+            rax, rbx = ended.register("rax"), ended.register("rbx")
+            self._vmx.set_registers(rax=self.hypercall(rax, rbx, ended.cpl))
+        else:
+            name, value = _written(ended)
+            if not name or cleared(name, self.pins.kept.get(name, 0), value):
+                return False
+            if name == "efer":
+                value = value & ~EFER.LMA | self._control["efer"] & EFER.LMA
+            self._control[name] = value
+            self._set_control()
+        self._vmx.set({Field.RIP: ended.rip + ended.instruction_length})
+        return True
+
+
+def _controls(kind: TableKind) -> Controls:
+    secondary = Secondary.EPT
+    if kind is TableKind.EPT_MBEC:
+        secondary |= Secondary.MODE_BASED_EXECUTE
+    return Controls(
+        primary=Primary.HLT_EXITING | Primary.MSR_BITMAPS | Primary.SECONDARY, secondary=secondary
+    )
+
+
+def _at_kernel(rip: int) -> dict[Field, int]:
+    """Return the fields of kernel code that begins on its stack, whatever ran before."""
+    return {
+        Field.RIP: rip,
+        Field.RSP: _STACK_TOP,
+        Field.RFLAGS: 2,
+        Field.CS_SELECTOR: 0x10,
+        Field.CS_BASE: 0,
+        Field.CS_LIMIT: _LOW,
+        Field.CS_RIGHTS: 0xA09B,
+        Field.SS_SELECTOR: 0x18,
+        Field.SS_BASE: 0,
+        Field.SS_LIMIT: _LOW,
+        Field.SS_RIGHTS: 0xC093,
+        Field.INTERRUPTIBILITY: 0,
+        Field.ACTIVITY: 0,
+        Field.PENDING_DEBUG: 0,
+    }
+
+
+def _written(ended: Exit) -> tuple[str, int]:
+    """Return the name of the control register whose write was an exit, and the value.
+
+    No name for another exit, and for CLTS and LMSW.
+
+    Source: Intel SDM vol. 3C, "Basic VM-Exit Information".
+    """
+    if ended.reason == ExitReason.WRMSR and ended.register("rcx") & _LOW == MSR.EFER:
+        value = (ended.register("rdx") & _LOW) << 32 | ended.register("rax") & _LOW
+        return "efer", value
+    number, how, general = (ended.qualification >> at & 0xF for at in (0, 4, 8))
+    if ended.reason != ExitReason.CONTROL_REGISTER or how & 3 or number not in _CONTROL_REGISTERS:
+        return "", 0
+    return f"cr{number}", ended.register(REGISTERS[general])
+
+
+def _event_of(ended: Exit) -> GuestEvent:
+    """Return the event that an exit is.
+
+    Source: Intel SDM vol. 3C, "Basic VM-Exit Information", "Information for VM Exits Due to
+    Vectored Events".
+    """
+    if ended.reason == ExitReason.EPT_VIOLATION:
+        return EptViolation(ended.qualification, ended.gpa, ended.gla)
+    if ended.reason == ExitReason.EPT_MISCONFIGURATION:
+        return EptMisconfiguration(ended.gpa)
+    if ended.reason == ExitReason.EXCEPTION and ended.vector is not None:
+        error_code = ended.event_error if ended.event & _ERROR_CODE_VALID else 0
+        return Fault(
+            ended.vector, error_code, ended.qualification if ended.vector == Vector.PF else 0
+        )
+    name, _ = _written(ended)
+    return VmExit(_WRITTEN.get(name) or reason_name(ended.reason))
