@@ -1,6 +1,6 @@
 """What the host of the built-in guest asks of the machine that the guest runs on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -113,6 +113,14 @@ class GuestMachine(Protocol):
 
     def read(self, pa: int, size: int) -> bytes:
         """Return bytes of the guest's RAM; `BadInput` unless all of it is RAM."""
+        ...
+
+    def words(self, addresses: Sequence[int]) -> U64:
+        """Return the words at these addresses of the guest's RAM, multiples of 8: uint64[n]."""
+        ...
+
+    def put_words(self, words: Mapping[int, int]) -> None:
+        """Write words by their addresses in the guest's RAM, multiples of 8."""
         ...
 
     def write(self, pa: int, data: bytes) -> None:

@@ -8,15 +8,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from crosswalk.emu.protect.agent import Agent, Operation, Use, on_forged_tables, spans
-from crosswalk.emu.protect.events import Fault, GuestEvent, describe_event, withheld_right
+from crosswalk.emu.protect.events import (
+    Fault,
+    GuestEvent,
+    describe_event,
+    same_event,
+    withheld_right,
+)
 from crosswalk.emu.protect.hypervisor import TABLE_POOL
 from crosswalk.emu.protect.machine import FRAMES
-from crosswalk.emu.protect.permissions import Bools, Permissions
+from crosswalk.emu.protect.permissions import Bools, Permissions, executes
 from crosswalk.guest import places
 from crosswalk.guest.intended import Intended
-from crosswalk.walker.access import AccessType
+from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.protection.pagelist import Permission
+from crosswalk.walker.protection.policy import TableKind
 
 __all__ = ["Probed", "probe_forged", "probe_mappings"]
 
@@ -25,12 +32,6 @@ __all__ = ["Probed", "probe_forged", "probe_mappings"]
 _AT, _ADDRESS, _WRITTEN = 0x7E0, 2, 16
 _MOV, _RET, _INT = b"\x48\xb8", b"\xc3", b"\xcd\x20"
 _MARKER_SIZE = 24
-_NEEDS = {
-    Use.READ: Permission.READ,
-    Use.WRITE: Permission.WRITE,
-    Use.REWRITE: Permission.WRITE,
-    Use.EXECUTE: Permission.EXECUTE,
-}
 _ACCESSES = {
     Use.READ: AccessType.READ,
     Use.WRITE: AccessType.WRITE,
@@ -106,42 +107,56 @@ def probe_forged(
     page fault with the right address and cause.
     """
     probed = Probed()
-    everywhere = np.ones(FRAMES, np.bool_)
-    with _marked(agent, everywhere, _RET), on_forged_tables(agent):
+    marked = np.zeros(FRAMES, np.bool_)
+    marked[start // FRAME : start // FRAME + frames] = True
+    needs = _needs(agent.guest.tables.kind)
+    with _marked(agent, marked, _RET), on_forged_tables(agent):
         for use in (Use.READ, Use.WRITE, Use.EXECUTE):
             for va, pages in spans(start + _AT, frames):
+                predicted = _predicted(agent, use, va, pages)
                 found, events = agent.sweep(va, pages, use)
+                written = agent.guest.words([va + at * FRAME + _WRITTEN for at in range(pages)])
                 for at in range(pages):
                     pa = va - _AT + at * FRAME
-                    event = events.get(at)
-                    if granted[pa // FRAME] & _NEEDS[use]:
-                        wrong = _not_allowed(agent, use, pa, int(found[at]), event)
+                    event, word = events.get(at), int(written[at])
+                    if granted[pa // FRAME] & needs[use]:
+                        wrong = _not_allowed(use, pa, int(found[at]), word, event)
                     else:
-                        wrong = _not_refused(agent, use, pa, event)
-                    probed.add(use, event, wrong)
+                        wrong = _not_refused(use, pa, word, event)
+                    probed.add(use, event, wrong or predicted.wrong(at, event))
     return probed
 
 
+def _needs(kind: TableKind) -> dict[Use, int]:
+    """Return the right that each access needs of a frame, by supervisor addresses."""
+    return {
+        Use.READ: Permission.READ,
+        Use.WRITE: Permission.WRITE,
+        Use.REWRITE: Permission.WRITE,
+        Use.EXECUTE: executes(kind) & int(Permission.EXECUTE),
+    }
+
+
 def _not_allowed(
-    agent: Agent, use: Use, pa: int, found: int, event: GuestEvent | None
+    use: Use, pa: int, found: int, written: int, event: GuestEvent | None
 ) -> str | None:
     """Return what is wrong with an access through forged tables that has to succeed."""
     if event is not None:
         return f"{pa:#x}: {describe_event(event)}"
     if found != (1 if use is Use.WRITE else pa):
         return f"{pa:#x}: found {found:#x}"
-    if use is Use.WRITE and _word(agent, pa + _AT + _WRITTEN) != pa + _AT:
+    if use is Use.WRITE and written != pa + _AT:
         return f"{pa:#x}: nothing was written"
     return None
 
 
-def _not_refused(agent: Agent, use: Use, pa: int, event: GuestEvent | None) -> str | None:
+def _not_refused(use: Use, pa: int, written: int, event: GuestEvent | None) -> str | None:
     """Return what is wrong with an access through forged tables that has to be refused."""
     if event is None:
         return f"{pa:#x}: not refused"
     if withheld_right(event) != (pa + _AT + _offset(use), _ACCESSES[use]):
         return f"{pa:#x}: {describe_event(event)}"
-    if use is Use.WRITE and _word(agent, pa + _AT + _WRITTEN) != 0:
+    if use is Use.WRITE and written != 0:
         return f"{pa:#x}: refused, and written all the same"
     return None
 
@@ -152,41 +167,74 @@ def _pages(each: Intended) -> int:
 
 
 def _offset(use: Use) -> int:
-    return {Use.READ: _ADDRESS, Use.WRITE: _WRITTEN, Use.EXECUTE: 0}[use]
+    return {Use.READ: _ADDRESS, Use.EXECUTE: 0}.get(use, _WRITTEN)
 
 
 def _sweep(agent: Agent, each: Intended, pages: int, use: Use, probed: Probed) -> None:
     for va, some in spans(each.va + _AT, pages):
+        predicted = _predicted(agent, use, va, some)
+        first = each.pa + va - each.va
         found, events = agent.sweep(va, some, use)
+        content = _unaligned(agent, [first + at * FRAME + _ADDRESS for at in range(some)])
         for at in range(some):
-            pa = each.pa + va - _AT - each.va + at * FRAME
-            value = int(found[at])
-            expected = {
-                Use.READ: _word(agent, pa + _AT + _ADDRESS),
-                Use.REWRITE: 1,
-                Use.EXECUTE: pa,
-            }[use]
+            pa = first - _AT + at * FRAME
+            expected = {Use.READ: content[at], Use.REWRITE: 1, Use.EXECUTE: pa}[use]
             event = events.get(at)
-            right = event is None and value == expected
-            probed.add(use, event, None if right else _failure(each, va + at * FRAME, event))
+            wrong = predicted.wrong(at, event)
+            if event is not None or int(found[at]) != expected:
+                wrong = _failure(each, va + at * FRAME, event)
+            probed.add(use, event, wrong)
 
 
 def _as_user(agent: Agent, each: Intended, pages: int, use: Use, probed: Probed) -> None:
-    for at in range(pages):
-        offset = at * FRAME + _AT + (0 if use is Use.EXECUTE else _ADDRESS)
-        va, pa = each.va + offset, each.pa + offset
-        before = _word(agent, pa)
-        result = agent.do(_USER[use], va, 0, ~before & 0xFF)
+    offset = _AT + (0 if use is Use.EXECUTE else _ADDRESS)
+    vas = [each.va + at * FRAME + offset for at in range(pages)]
+    pas = [each.pa + at * FRAME + offset for at in range(pages)]
+    predicted = _Predicted(agent, use, vas, 3)
+    before = _unaligned(agent, pas)
+    results = [
+        agent.do(_USER[use], va, 0, ~word & 0xFF) for va, word in zip(vas, before, strict=True)
+    ]
+    after = _unaligned(agent, pas)
+    for at, (va, result) in enumerate(zip(vas, results, strict=True)):
         value = result.value or 0
         if use is Use.EXECUTE:
-            right = value == pa - _AT
+            right = value == pas[at] - _AT
         elif use is Use.READ:
-            right = value & 0xFF == before & 0xFF
+            right = value & 0xFF == before[at] & 0xFF
         else:
-            right = _word(agent, pa) == before ^ 0xFF
-            agent.guest.write(pa, before.to_bytes(8, "little"))
+            right = after[at] == before[at] ^ 0xFF
         right = right and not result.failed
-        probed.add(use, result.event, None if right else _failure(each, va, result.event))
+        wrong = predicted.wrong(at, result.event)
+        probed.add(use, result.event, wrong if right else _failure(each, va, result.event))
+    if use is Use.REWRITE:
+        for pa, word in zip(pas, before, strict=True):
+            agent.guest.write(pa, word.to_bytes(8, "little"))
+
+
+class _Predicted:
+    """What the nested walk predicts of accesses, where that is asked of every one: under EPT."""
+
+    def __init__(self, agent: Agent, use: Use, addresses: Iterable[int], cpl: int) -> None:
+        guest, kind = agent.guest, _ACCESSES[use]
+        self._events: list[GuestEvent | None] | None = None
+        if guest.tables.kind is not TableKind.NPT:
+            self._events = [guest.predict(Access(va, kind, cpl)) for va in addresses]
+
+    def wrong(self, at: int, event: GuestEvent | None) -> str | None:
+        """Return what is wrong with the event of an access, by its number."""
+        if self._events is None or same_event(self._events[at], event):
+            return None
+        observed, predicted = (
+            "no event" if each is None else describe_event(each)
+            for each in (event, self._events[at])
+        )
+        return f"{observed}; the nested walk predicts {predicted}"
+
+
+def _predicted(agent: Agent, use: Use, va: int, pages: int) -> _Predicted:
+    """Return what is predicted of a sweep."""
+    return _Predicted(agent, use, (va + _offset(use) + at * FRAME for at in range(pages)), 0)
 
 
 def _failure(each: Intended, va: int, event: GuestEvent | None) -> str:
@@ -194,8 +242,14 @@ def _failure(each: Intended, va: int, event: GuestEvent | None) -> str:
     return f"{each.name} at {va:#x}: {describe_event(event) if event else 'not what RAM has there'}"
 
 
-def _word(agent: Agent, pa: int) -> int:
-    return int.from_bytes(agent.guest.read(pa, 8), "little")
+def _unaligned(agent: Agent, addresses: list[int]) -> list[int]:
+    """Return the 8 bytes at each of these addresses, as ints."""
+    low = agent.guest.words([pa & -8 for pa in addresses]).tolist()
+    high = agent.guest.words([(pa & -8) + 8 for pa in addresses]).tolist()
+    return [
+        (first | second << 64) >> 8 * (pa % 8) & (1 << 64) - 1
+        for pa, first, second in zip(addresses, low, high, strict=True)
+    ]
 
 
 def _marked(agent: Agent, frames: Bools, end: bytes) -> AbstractContextManager[None]:

@@ -22,6 +22,7 @@ from crosswalk.emu.protect.actions import (
 )
 from crosswalk.emu.protect.agent import FORGED, Operation
 from crosswalk.emu.protect.attack import GuestFault, NestedFault, NotStopped, Result
+from crosswalk.emu.protect.attack_kinds import expected_under
 from crosswalk.emu.protect.attacks import FETCH, TEXT, WRITE
 from crosswalk.emu.protect.hypervisor import Answer, Hypercall
 from crosswalk.emu.protect.permissions import Bools, Permissions, stretches
@@ -282,7 +283,9 @@ def _probe_changed(
 
 def _run_trials(subject: ProtectedGuest, update: Update, wrong: list[str]) -> None:
     """Run the update's trials; tables they change are restored without the host's knowledge."""
-    for actions, expected in update.trials:
+    kind = subject.guest.tables.kind
+    for actions, stated in update.trials:
+        expected = expected_under(kind, stated)
         with subject.guest.preserved(places.POOL, places.POOL_FRAMES * FRAME):
             *_, (last, result) = perform(subject.agent, actions)
             found = result_of(result, expected, answered=is_hypercall(last))

@@ -1,7 +1,7 @@
 """The built-in guest on a CPU of Intel's: under EPT, by the monitor's VMX."""
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -73,6 +73,8 @@ _CONTROL_REGISTERS = {0, 4}
 _WRITTEN = {"cr0": CR0_WRITTEN, "cr4": CR4_WRITTEN, "efer": EFER_WRITTEN}
 _ERROR_CODE_VALID = 1 << 11
 _LOW = 0xFFFF_FFFF
+_PIECE = 1 << 14
+"""The most words of one command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,20 @@ class EptGuest:
     def read(self, pa: int, size: int) -> bytes:
         """Return bytes of the guest's RAM."""
         return self.memory.read(pa, size)
+
+    def words(self, addresses: Sequence[int]) -> U64:
+        """Return words of the guest's RAM."""
+        pieces = [addresses[at : at + _PIECE] for at in range(0, len(addresses), _PIECE)]
+        answers = self.monitor.perform(
+            *(commands.load([_BASE + address for address in piece]) for piece in pieces)
+        )
+        return np.concatenate([np.zeros(0, np.uint64), *(each.payload for each in answers)])
+
+    def put_words(self, words: Mapping[int, int]) -> None:
+        """Write words of the guest's RAM."""
+        self.monitor.perform(commands.store((_BASE + pa, value) for pa, value in words.items()))
+        for pa in words:
+            self._touch(pa, 8)
 
     def write(self, pa: int, data: bytes) -> None:
         """Write bytes of the guest's RAM."""
