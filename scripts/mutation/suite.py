@@ -19,12 +19,17 @@ NESTED = "nested.translate"
 MODULES = ("translate", "linear", "bulk", "entry", "tables", "rights", NESTED)
 """The modules of the walker that state rules."""
 
+_EPT = ("nested/test_ept", "nested/test_ept_translate", "nested/test_ept_naive")
 _TESTED = {
     "expectations.judgement": ("expectations/test_judge",),
     "mapped_tables": ("test_mapped_tables",),
+    "nested.context": ("nested/test_context",),
+    "nested.ept": _EPT,
+    "nested.ept_bulk": _EPT[:1],
+    "nested.violations": _EPT[1:],
 }
 TESTED = tuple(_TESTED)
-"""The modules whose answers no CPU can be asked for; what they say of tables, tests judge."""
+"""The modules whose answers the emulated CPU can't be asked for; what they say, tests judge."""
 
 # What states the rules, or is built on them, and tells what is wrong with them: by folder.
 _TELLING = {
@@ -32,7 +37,7 @@ _TELLING = {
         *("translate", "linear", "bulk", "entry", "tables", "rights", "leaves", "frames"),
         "legacy",
     ),
-    "walker/nested": ("translate", "tables", "outcome"),
+    "walker/nested": ("translate", "tables", "outcome", "gmet", "ept_translate", "ept_naive"),
     "walker/tlb": ("model", "record", "steps"),
 }
 _LIMIT = 120  # Seconds of the processor: a mutant may never end.

@@ -85,7 +85,7 @@ class EptContext:
             needed |= EptCapability.ACCESSED_DIRTY
         missing = needed & ~self.capabilities
         if missing:
-            names = ", ".join(bit.name or "" for bit in EptCapability if bit & missing)
+            names = ", ".join(str(bit.name) for bit in EptCapability if bit & missing)
             return f"needs what the processor lacks: {names}"
         return None
 

@@ -16,6 +16,7 @@ __all__ = [
     "EPT_MEMORY_TYPES",
     "EPT_TYPE_MASK",
     "EPT_TYPE_SHIFT",
+    "XU_DISTANCE",
     "EptEntry",
     "Misconfigured",
     "descend_ept",
@@ -67,7 +68,7 @@ EPT_LEVELS = {
 
 _PAGES = {2: EptCapability.PAGE_2M, 3: EptCapability.PAGE_1G}
 _RIGHTS = EptEntry.R | EptEntry.W | EptEntry.X
-_XU_DISTANCE = 7
+XU_DISTANCE = 7
 """How much further up XU is than `Use.USER_EXECUTE`; R, W and X stand where `Use` has them."""
 
 
@@ -82,7 +83,7 @@ class Misconfigured(StrEnum):
 
 def ept_present_bits(context: EptContext) -> int:
     """Return the bits of which a present entry sets one: R, W and X, and XU under MBEC."""
-    return int(_RIGHTS | (EptEntry.XU if context.mbec else 0))
+    return int(_RIGHTS | EptEntry.XU if context.mbec else _RIGHTS)
 
 
 def ept_maps_large(context: EptContext, level: int) -> bool:
@@ -103,7 +104,7 @@ def ept_reserved_bits(context: EptContext, level: int, *, leaf: bool) -> int:
     """
     reserved = ADDRESS_FIELD & ~context.address_mask
     if leaf:
-        return reserved | (EPT_LEVELS[level].span - 1) & ADDRESS_FIELD
+        return reserved | EPT_LEVELS[level].span - EPT_LEVELS[1].span
     return int(reserved | EPT_TYPE_MASK | EptEntry.IPAT | EptEntry.PS)
 
 
@@ -120,7 +121,8 @@ def misconfigured(context: EptContext, level: int, entry: int) -> Misconfigured 
     leaf = is_ept_leaf(context, level, entry)
     if entry & ept_reserved_bits(context, level, leaf=leaf):
         return Misconfigured.RESERVED
-    if leaf and (entry & EPT_TYPE_MASK) >> EPT_TYPE_SHIFT not in EPT_MEMORY_TYPES:
+    # An entry that refers to a table has 0 there, or a reserved bit.
+    if (entry & EPT_TYPE_MASK) >> EPT_TYPE_SHIFT not in EPT_MEMORY_TYPES:
         return Misconfigured.MEMORY_TYPE
     return None
 
@@ -133,7 +135,7 @@ def ept_uses(context: EptContext, entry: int) -> Use:
     """
     found = entry & _RIGHTS
     if context.mbec:
-        return Use(found | (entry & EptEntry.XU) >> _XU_DISTANCE)
+        return Use(found | (entry & EptEntry.XU) >> XU_DISTANCE)
     return Use(found | (Use.USER_EXECUTE if found & EptEntry.X else 0))
 
 

@@ -8,11 +8,12 @@ from crosswalk.walker.nested.context import EptCapability, EptContext
 from crosswalk.walker.nested.ept import (
     EPT_MEMORY_TYPES,
     EPT_TYPE_SHIFT,
+    XU_DISTANCE,
     EptEntry,
     ept_maps_large,
     ept_reserved_bits,
-    ept_uses,
 )
+from crosswalk.walker.protection.policy import Use
 
 __all__ = ["ept_leaves_among", "ept_misconfigured", "ept_types_of", "ept_uses_of_entries"]
 
@@ -36,7 +37,8 @@ def ept_misconfigured(context: EptContext, level: int, entries: U64) -> NDArray[
         np.uint64(ept_reserved_bits(context, level, leaf=it)) for it in (True, False)
     )
     wrong: NDArray[np.bool_] = (entries & np.where(leaf, of_leaf, of_table)) != 0
-    wrong |= leaf & _TYPE_IS_RESERVED[ept_types_of(entries)]
+    # An entry that refers to a table has 0 there, or a reserved bit.
+    wrong |= _TYPE_IS_RESERVED[ept_types_of(entries)]
     unreadable = (entries & np.uint64(EptEntry.R)) == 0
     if context.capabilities & EptCapability.EXECUTE_ONLY:
         unreadable &= (entries & np.uint64(EptEntry.W)) != 0
@@ -51,8 +53,10 @@ def ept_types_of(entries: U64) -> NDArray[np.uint8]:
 
 def ept_uses_of_entries(context: EptContext, entries: U64) -> NDArray[np.uint8]:
     """Return what each of these present entries lets through, as `Use`, uint8[n]."""
-    low = entries.astype(np.uint8) & np.uint8(7)
-    user = (entries >> np.uint64(7)).astype(np.uint8) & np.uint8(8)
-    table = np.array([ept_uses(context, bits & 7 | (bits & 8) << 7) for bits in range(16)])
-    found: NDArray[np.uint8] = table.astype(np.uint8)[low | user]
+    found = entries.astype(np.uint8) & np.uint8(Use.READ | Use.WRITE | Use.SUPERVISOR_EXECUTE)
+    if context.mbec:
+        user = (entries >> np.uint64(XU_DISTANCE)).astype(np.uint8)
+    else:
+        user = found << np.uint8(1)
+    found |= user & np.uint8(Use.USER_EXECUTE)
     return found

@@ -52,6 +52,7 @@ LOW = 3 << 3 | 6
     [
         ({"eptp": 1 << 64}, "does not fit in 64 bits"),
         ({"eptp": -1}, "does not fit in 64 bits"),
+        ({"eptp": 0}, "has 1 levels: neither 4 nor 5"),
         ({"eptp": LOW, "maxphyaddr": 31}, "maxphyaddr = 31 is not within 32..52"),
         ({"eptp": LOW, "maxphyaddr": 53}, "maxphyaddr = 53 is not within 32..52"),
         ({"eptp": 3 << 3 | 1}, r"has the memory type 1: neither 0 \(UC\) nor 6 \(WB\)"),
@@ -66,7 +67,8 @@ LOW = 3 << 3 | 6
 def test_an_eptp_with_which_vm_entry_fails_is_refused(changes, told):
     with pytest.raises(BadInput, match=told):
         EptContext(**changes)
-    assert 0 == EptContext(eptp=LOW).root
+    for width in (32, 52):
+        assert 0 == EptContext(eptp=LOW, maxphyaddr=width).root
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,12 @@ def test_so_is_one_that_asks_for_what_the_processor_lacks(eptp, lacking):
     with pytest.raises(BadInput, match=f"needs what the processor lacks: {lacking}$"):
         EptContext(eptp=eptp, capabilities=capabilities)
     assert eptp == EptContext(eptp=eptp).eptp
+    # What isn't asked for may be lacking.
+    other = 4 << 3 if eptp & 7 else LOW | 1 << 6
+    if lacking in ("WB", "UC"):
+        assert other == EptContext(eptp=other, capabilities=capabilities).eptp
+    elif lacking == "ACCESSED_DIRTY":
+        assert LOW == EptContext(eptp=LOW, capabilities=capabilities).eptp
 
 
 def test_capabilities_are_those_bits_of_the_msr():
