@@ -105,7 +105,7 @@ class Monitor:
 
     def __init__(self, machine: HostMachine, *, base: int = PLACE, seconds: float = 600.0) -> None:
         self.name, self.version, self._machine = machine.name, machine.version, machine
-        self._batch = 0
+        self._batch, self._begun = 0, False
         self._folder = tempfile.TemporaryDirectory(prefix="crosswalk-", ignore_cleanup_errors=True)
         self._process: Process | None = None
         self._disk = -1
@@ -118,6 +118,7 @@ class Monitor:
             limits = Limits(seconds=seconds, output=_OUTPUT, memory=_MEMORY, patience=_PATIENCE)
             self._process = Process(limits, _no_body, command)
             self.greeting = _greeting(self._heard(_MOST_GREETING))
+            self._begun = True
         except BaseException:
             self.close()
             raise
@@ -228,7 +229,7 @@ class Monitor:
     def _ended(self, failed: NoAnswer) -> CrosswalkError:
         """Return how the machine ended, with the answers that it had written down."""
         last = self._machine.last_words(Path(self._folder.name))
-        if last is None:
+        if last is None and not self._begun:
             return BadInput(f"{self.name} isn't started: {failed}")
         answers = list(_undamaged(self._answers(BUFFER // 8), self._batch))
         return MonitorEnded(self.name, last or str(failed), answers)

@@ -41,6 +41,7 @@ __all__ = [
     "Transport",
     "monitor_image",
     "size_of",
+    "symbols",
 ]
 
 SOURCES = (
