@@ -12,22 +12,36 @@ Unicorn is one version, and has all of its departures at once. Of other judges t
 and models that have some of theirs.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import combinations
 
+from crosswalk.emu.check.departure import (
+    BOCHS,
+    KVM,
+    MTTCG,
+    QEMU,
+    UNICORN,
+    X86ISA,
+    Departure,
+    Scope,
+    SequenceTest,
+)
 from crosswalk.emu.check.emulated_rules import Keys, Rules, rules_of
-from crosswalk.emu.check.nested_deviations import MANUAL, Deviation
+from crosswalk.emu.check.nested_departures import FATAL, NESTED, PANIC
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.tlb import Invpcid, MovCr3, Rule, Sequence
 from crosswalk.walker.tlb.steps import NO_FLUSH
 
 __all__ = [
+    "BOCHS",
     "DEPARTURES",
     "FATAL",
+    "PANIC",
+    "QEMU",
     "UNICORN",
+    "X86ISA",
     "Departure",
     "Scope",
     "departures",
@@ -38,13 +52,6 @@ __all__ = [
     "subsets",
 ]
 
-SequenceTest = Callable[[Sequence, int, str], bool]
-"""Says of a violation in a sequence, at this step and for this cause, whether it is one."""
-
-UNICORN, QEMU, MTTCG = "unicorn", "qemu", "qemu-mttcg"
-KVM, BOCHS, X86ISA = "kvm", "bochs", "x86isa"
-"""Judges by what `crosswalk judge --with` calls them, without a path."""
-
 _QEMU = frozenset({QEMU, MTTCG})
 _ONE_CPU = frozenset({UNICORN, QEMU})
 _TCG = _QEMU | {UNICORN}
@@ -52,77 +59,6 @@ _EMULATORS = _TCG | {BOCHS}
 
 _WIDTH = 40
 """The emulator's MAXPHYADDR in bits."""
-
-
-class Scope(StrEnum):
-    """What it takes to see a departure; the values are folders of tests/cases."""
-
-    ACCESS = "known"
-    """An access of one byte."""
-    COMPOSITE = "composite"
-    """An access that is more than that."""
-    SEQUENCE = "known-sequences"
-    """Changes, invalidations and accesses in a row."""
-    NESTED = "nested"
-    """An access by a guest under nested paging; there are no files of these."""
-
-
-_OTHERS = "judges"
-"""The folder of tests/cases of what other judges show, and Unicorn doesn't."""
-
-
-def _unchanged(rules: Rules) -> Rules:
-    return rules
-
-
-def _never(*_of: object) -> bool:
-    return False
-
-
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """One departure: what differs, where the manual has it, and why the emulator does it.
-
-    `judges` are those that show it; where not all versions do, `since` and `until` are the first
-    and the last that does, as in "3.1". `change` makes the rules that these go by of
-    the manuals'. `explains` tells of a violation at a step of a sequence, for a cause, whether it
-    is an instance. `deviation` is what the walk in two dimensions does otherwise.
-    """
-
-    id: str
-    scope: Scope
-    differs: str
-    manual: str
-    reason: str
-    change: Callable[[Rules], Rules] = _unchanged
-    explains: SequenceTest = _never
-    deviation: Deviation = MANUAL
-    judges: frozenset[str] = frozenset({UNICORN})
-    since: str = ""
-    until: str = ""
-
-    def shown_by(self, who: str) -> bool:
-        """Return whether a judge shows it: a name, or name and version ("bochs 3.1")."""
-        kind, _, version = who.partition(" ")
-        if kind not in self.judges or not version:
-            return kind in self.judges
-        number = _number(version)
-        first = not self.since or _number(self.since) <= number
-        return first and (not self.until or number[:2] <= _number(self.until))
-
-    @property
-    def case(self) -> str:
-        """The name of its file in its folder."""
-        return f"{self.id}.json"
-
-    @property
-    def folder(self) -> str:
-        """The folder of tests/cases that its file is in."""
-        return str(self.scope) if UNICORN in self.judges else _OTHERS
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def departures(*scopes: Scope, who: str | None = UNICORN) -> tuple[Departure, ...]:
@@ -532,100 +468,6 @@ DEPARTURES = (
         "doesn't, and finds no memory there.",
         explains=_bit_63,
     ),
-    Departure(
-        "nested-leaf-not-marked",
-        Scope.NESTED,
-        "A and D of nested leaves aren't set, but for A of a 1-GiB page.",
-        'AMD APM vol. 2, "Nested Table Walk": the processor sets A and D in nested entries as in '
-        "others; walks of the guest's tables count as writes, so that the leaves beneath get D.",
-        "The nested walk sets A in the entries above the leaf, and then returns.",
-        deviation=Deviation.UNMARKED,
-    ),
-    Departure(
-        "pdpte-leaf-accessed-on-fault",
-        Scope.NESTED,
-        "A 1-GiB leaf, the guest's or the host's, has its A bit set by an access that faults for a "
-        "reserved address bit.",
-        'AMD APM vol. 2, "Page-Translation-Table Entry Fields": A is set in the entries that a '
-        "translation uses.",
-        "Either walk sets A in a PDPTE before it looks at PS, and only then at reserved address "
-        "bits.",
-        deviation=Deviation.EARLY,
-    ),
-    Departure(
-        "amd-pml4e-bit-8",
-        Scope.NESTED,
-        "Bit 8 of a PML4E, the guest's or the host's, is ignored.",
-        'AMD APM vol. 2, "4-Kbyte Page Translation": bits 8:7 of a PML4E must be zero.',
-        "The emulator knows Intel's format alone, whatever the CPU model.",
-        deviation=Deviation.BIT_8,
-    ),
-    Departure(
-        "amd-fetch-bit-without-nxe",
-        Scope.NESTED,
-        "A guest's fetch that faults while EFER.NXE is clear and CR4.SMEP set has I/D in its error "
-        "code.",
-        'AMD APM vol. 2, "Page-Fault Error Code": I/D is told with EFER.NXE and CR4.PAE alone.',
-        "The emulator sets it with CR4.SMEP as well, as Intel has it, whatever the CPU model.",
-        deviation=Deviation.FETCH,
-    ),
-    Departure(
-        "ept-table-access-no-read",
-        Scope.NESTED,
-        "With EPT's A and D, an EPT violation at a guest's table has bit 1 of the exit "
-        "qualification set alone, where bits 0 and 1 belong.",
-        'Intel SDM vol. 3C, "Basic VM-Exit Information": with accessed and dirty flags for EPT, '
-        "accesses to a guest's paging-structure entries are treated as writes; if one causes an "
-        "EPT violation, the processor sets both bit 0 and bit 1.",
-        "Bochs turns the access into a write, and makes the qualification of that.",
-        deviation=Deviation.TABLE_WRITE,
-        judges=frozenset({BOCHS}),
-    ),
-    Departure(
-        "ept-user-execute-in-bit-13",
-        Scope.NESTED,
-        "Under mode-based execute control, an EPT violation of a read or a write has the user's "
-        "right to execute in bit 13 of the exit qualification, and bit 6 clear.",
-        'Intel SDM vol. 3C, "Basic VM-Exit Information": bit 6 is the AND of bit 10 of the EPT '
-        "entries, whatever the access; bit 13 says that the access was one to a shadow stack.",
-        "Bochs shifts all rights by three, XU too, which is bit 10 of an entry; that it belongs to "
-        "bit 6 it heeds for fetches alone.",
-        deviation=Deviation.BIT_13,
-        judges=frozenset({BOCHS}),
-    ),
-    Departure(
-        "ept-guest-marks-unchecked",
-        Scope.NESTED,
-        "Without EPT's A and D, a guest's A and D are set in a page that EPT makes read-only.",
-        'Intel SDM vol. 3C, "EPT Violations": writes to a guest\'s paging structures that update '
-        "accessed and dirty flags are data writes, and violate EPT where bit 1 is clear in an "
-        "entry of their address.",
-        "Bochs translates the address of a guest's entry for reading, and later writes there.",
-        deviation=Deviation.UNCHECKED,
-        judges=frozenset({BOCHS}),
-    ),
-    Departure(
-        "ept-large-page-bit-12",
-        Scope.NESTED,
-        "Bit 12 of an EPT entry that maps a 2-MiB or 1-GiB page is ignored, where it is reserved.",
-        'Intel SDM vol. 3C, "EPT Translation Mechanism": bits 20:12 of an EPT PDE that maps a '
-        "2-MiB page are reserved, and bits 29:12 of a PDPTE that maps a 1-GiB page; bit 12 is PAT "
-        "in the tables of linear addresses alone.",
-        "Bochs masks bit 12 away, as in tables of linear addresses.",
-        deviation=Deviation.BIT_12,
-        judges=frozenset({BOCHS}),
-    ),
+    *NESTED,
 )
 """All of them. The order is that of ids in a joined name."""
-
-FATAL = Departure(
-    "nested-no-execute-table",
-    Scope.NESTED,
-    "A walk of a guest's table in a frame without execution by the nested tables ends the process.",
-    'AMD APM vol. 2, "Nested Table Walk": walks of the guest\'s tables are writes, no fetches; '
-    "execution isn't asked for.",
-    "The nested walk takes the right to execute away from the page's rights, through a pointer "
-    "that is null where a table is walked.",
-    deviation=Deviation.FATAL,
-)
-"""Nothing can be observed of it. Such accesses are foreseen, counted, and not made."""

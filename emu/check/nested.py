@@ -1,18 +1,18 @@
 """The walk in two dimensions, put to a CPU in guest mode: AMD's nested paging, and Intel's EPT."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import combinations
 from operator import or_
 from typing import Protocol
 
-from crosswalk.emu.check.departures import UNICORN, Scope, departures
-from crosswalk.emu.check.nested_deviations import EMULATOR, MANUAL
+from crosswalk.emu.check.departures import FATAL, PANIC, UNICORN, Departure, Scope, departures
+from crosswalk.emu.check.nested_deviations import EMULATOR, MANUAL, Deviation
 from crosswalk.emu.check.nested_emulated import emulated, emulated_outcomes
-from crosswalk.emu.judges.judge import Reason
-from crosswalk.walker.access import Access
+from crosswalk.emu.judges.judge import Reason, Unjudged
+from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.nested.context import EptContext, NestedContext
 from crosswalk.walker.nested.outcome import (
@@ -38,6 +38,7 @@ __all__ = [
     "allowed_by",
     "check_answers",
     "check_nested",
+    "is_fatal",
     "kind_of",
     "kinds_of",
     "known_nested",
@@ -45,8 +46,18 @@ __all__ = [
 ]
 
 
+Shows = Callable[[Access, int], bool]
+"""Says whether a machine can show that an access reached a system-physical address."""
+
 NestedAnswer = NestedOutcome | Reason
 """What a judge says of an access: what was observed, or why there is no outcome."""
+
+_UNSEEN = Reason(Unjudged.NOT_SHOWN, "nothing shows which address was reached")
+
+
+def _all_is_shown(_access: Access, _pa: int) -> bool:
+    return True
+
 
 _STAGE = int(NestedError.FINAL | NestedError.TABLE)
 _EPT_RIGHTS = int(
@@ -157,16 +168,24 @@ def known_nested(
     by_manual = emulated_outcomes(memory, context, access, MANUAL)
     if not restates(memory, divergence.predicted, by_manual):
         return divergence
+    for some in _subsets(who):
+        expected = emulated_outcomes(memory, context, access, _together(some))
+        if who == UNICORN:
+            expected = tuple(each for each in expected if each.entries == observed.entries)
+        if allowed_by(memory, expected, observed):
+            return replace(divergence, known=tuple(each.id for each in some))
+    return divergence
+
+
+def _subsets(who: str) -> Iterator[tuple[Departure, ...]]:
+    """Yield the sets of a judge's departures, the smaller ones first."""
     table = departures(Scope.NESTED, who=who)
     for count in range(1, len(table) + 1):
-        for some in combinations(table, count):
-            deviations = reduce(or_, (each.deviation for each in some))
-            expected = emulated_outcomes(memory, context, access, deviations)
-            if who == UNICORN:
-                expected = tuple(each for each in expected if each.entries == observed.entries)
-            if allowed_by(memory, expected, observed):
-                return replace(divergence, known=tuple(each.id for each in some))
-    return divergence
+        yield from combinations(table, count)
+
+
+def _together(some: Iterable[Departure]) -> Deviation:
+    return reduce(or_, (each.deviation for each in some), MANUAL)
 
 
 NestedPredictor = Callable[[PhysicalMemory, NestedContext, Access], tuple[NestedOutcome, ...]]
@@ -208,8 +227,9 @@ class NestedVerdict:
 
     `counts` are the accesses by kind of predicted outcome, `known` those explained by each
     departure of the CPU (one may need several), `explained` how many accesses that are.
-    `fatal` are the accesses that weren't made, because the emulator wouldn't survive them,
-    `not_shown` has how many have no outcome, by reason: none of both is one of `probes`.
+    `fatal` are the accesses that the CPU is known not to survive, made or not, `ended` others at
+    which the machine ended, `not_shown` how many others have no outcome, by reason: none of them
+    is one of `probes`.
     """
 
     probes: int
@@ -218,6 +238,7 @@ class NestedVerdict:
     known: dict[str, int]
     counts: dict[str, int]
     fatal: tuple[Access, ...]
+    ended: tuple[tuple[Access, Reason], ...] = ()
     not_shown: dict[Reason, int] = field(default_factory=dict)
 
     @property
@@ -261,43 +282,122 @@ def check_answers(
     who: str,
     *,
     predict: NestedPredictor = nested_outcomes,
+    shows: Shows = _all_is_shown,
 ) -> NestedVerdict:
     """Compare what `who` answered to accesses under a pair of layouts, as `check_nested` does.
 
     `who` is a name of `crosswalk.emu.check.departures`, which may have a version. `context` has the
-    features of the CPU that answered.
+    features of the CPU that answered. Where it can't show that an access reached the address that
+    is predicted, or to which its departures lead, a translation proves nothing.
     """
-    divergences: list[NestedDivergence] = []
-    known: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    silent: Counter[Reason] = Counter()
-    explained = 0
-    for access, observed in zip(accesses, answers, strict=True):
-        if isinstance(observed, Reason):
-            silent[observed] += 1
-            continue
-        predicted = predict(memory, context, access)
-        counts[kind_of(predicted[0], access)] += 1
+    tally = _Tally(memory, context, who, predict, shows)
+    for access, answer in zip(accesses, answers, strict=True):
+        if isinstance(answer, Reason):
+            tally.add_silence(access, answer)
+        else:
+            tally.add(access, answer)
+    return NestedVerdict(
+        tally.probes,
+        tuple(tally.divergences),
+        tally.explained,
+        dict(sorted(tally.known.items())),
+        dict(tally.counts),
+        tuple(tally.fatal),
+        tuple(tally.ended),
+        dict(sorted(tally.silent.items())),
+    )
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What `check_answers` finds, as `NestedVerdict` has it."""
+
+    memory: PhysicalMemory
+    context: NestedContext
+    who: str
+    predict: NestedPredictor
+    shows: Shows
+    probes: int = 0
+    explained: int = 0
+    divergences: list[NestedDivergence] = field(default_factory=list)
+    fatal: list[Access] = field(default_factory=list)
+    ended: list[tuple[Access, Reason]] = field(default_factory=list)
+    known: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    silent: Counter[Reason] = field(default_factory=Counter)
+
+    def add_silence(self, access: Access, reason: Reason) -> None:
+        """Count an access without an outcome."""
+        if reason.kind is not Unjudged.ENDED:
+            self.silent[reason] += 1
+        elif is_fatal(self.memory, self.context, access, self.who):
+            self.fatal.append(access)
+        else:
+            self.ended.append((access, reason))
+
+    def add(self, access: Access, observed: NestedOutcome) -> None:
+        """Count an outcome."""
+        memory, context = self.memory, self.context
+        predicted = self.predict(memory, context, access)
+        if self._unseen(predicted, access, observed):
+            self.silent[_UNSEEN] += 1
+            return
         if allowed_by(memory, predicted, observed):
             manual = emulated_outcomes(memory, context, access, MANUAL)
             if not restates(memory, predicted, manual):
-                divergences.append(NestedDivergence(access, predicted, observed, manual=manual))
-            continue
-        found = known_nested(memory, context, NestedDivergence(access, predicted, observed), who)
-        if found.known:
-            explained += 1
-            known.update(found.known)
+                again = NestedDivergence(access, predicted, observed, manual=manual)
+                self.divergences.append(again)
         else:
-            divergences.append(found)
-    return NestedVerdict(
-        sum(counts.values()),
-        tuple(divergences),
-        explained,
-        dict(sorted(known.items())),
-        dict(counts),
-        (),
-        dict(sorted(silent.items())),
-    )
+            divergence = NestedDivergence(access, predicted, observed)
+            found = known_nested(memory, context, divergence, self.who)
+            if found.known:
+                self.explained += 1
+                self.known.update(found.known)
+            elif self._led_unseen(access, observed):
+                self.silent[_UNSEEN] += 1
+                return
+            else:
+                self.divergences.append(found)
+        self.probes += 1
+        self.counts[kind_of(predicted[0], access)] += 1
+
+    def _unseen(
+        self, outcomes: Sequence[NestedOutcome], access: Access, observed: NestedOutcome
+    ) -> bool:
+        """Return whether it can't be told that one of these outcomes occurred.
+
+        A fetch from where no mark is goes on with whatever lies there.
+        """
+        blind = isinstance(observed, Translation) or access.type is AccessType.EXECUTE
+        return blind and any(
+            isinstance(each, Translation) and not self.shows(access, each.pa) for each in outcomes
+        )
+
+    def _led_unseen(self, access: Access, observed: NestedOutcome) -> bool:
+        """Return whether departures may have led to where nothing shows it."""
+        return any(
+            self._unseen(
+                emulated_outcomes(self.memory, self.context, access, _together(some)),
+                access,
+                observed,
+            )
+            for some in _subsets(self.who)
+        )
+
+
+def is_fatal(memory: PhysicalMemory, context: NestedContext, access: Access, who: str) -> bool:
+    """Return whether `who` is known not to survive an access."""
+    ending = [each for each in (FATAL, PANIC) if each.shown_by(who)]
+    all_of_them = _together([*departures(Scope.NESTED, who=who), *ending])
+    return bool(ending) and not emulated_outcomes(memory, context, access, all_of_them)
+
+
+def _departing(
+    memory: PhysicalMemory, context: NestedContext, access: Access, who: str
+) -> Iterator[tuple[NestedOutcome, ...]]:
+    """Yield the outcomes that any of `who`'s departures lead to, together or alone."""
+    for some in _subsets(who):
+        yield emulated_outcomes(memory, context, access, _together(some))
 
 
 def kinds_of(context: NestedContext) -> tuple[str, ...]:

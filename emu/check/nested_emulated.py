@@ -143,7 +143,9 @@ class _Walk:
                 return PageFault(about, access.va)
             leaf = _is_leaf(self.words, guest, level, pa, self.deviations)
             if entry & (guest.leaf if leaf else guest.table)[level]:
-                return PageFault(about | _P | int(ErrorCode.RSVD), access.va)
+                about |= int(ErrorCode.RSVD)
+                absent = Deviation.NOT_PRESENT in self.deviations
+                return PageFault(about if absent else about | _P, access.va)
             grant &= grant_of(entry)
             if leaf:
                 break
@@ -155,6 +157,9 @@ class _Walk:
             self._may_write(gpa, pa, _A, access.va)
             return PageFault(about | _P | int(missing), access.va)
         marks = _A | _D if access.type is AccessType.WRITE else _A
+        panics = Deviation.PANIC in self.deviations
+        if panics and marks & ~self.words.word(pa) & _D and not grant & Grant.WRITE:
+            raise Fatal
         self._mark(gpa, pa, marks, access.va)
         page = _within(guest, level, entry, access.va)
         self.translated = True
@@ -209,8 +214,9 @@ class _NestedTables:
                 raise Refused(NestedPageFault(code, gpa, open=either))
             leaf = _is_leaf(self.words, host, level, pa, self.deviations)
             if entry & (host.leaf if leaf else host.table)[level]:
-                reserved = code | _P | int(NestedError.RSVD)
-                raise Refused(NestedPageFault(reserved, gpa, open=either))
+                code |= int(NestedError.RSVD)
+                code |= 0 if Deviation.NOT_PRESENT in self.deviations else _P
+                raise Refused(NestedPageFault(code, gpa, open=either))
             grant &= grant_of(entry)
             if leaf:
                 break
