@@ -357,6 +357,22 @@ _NESTED = Command(
         ),
         option("--pair", metavar="K", type=number(bits=32), help="only the pair of this number"),
         option(
+            "--tables",
+            choices=["npt", "ept", "ept-mbec"],
+            default="npt",
+            help="what lies beneath the guest's tables: AMD's nested tables (the default), or "
+            "Intel's EPT, without or with mode-based execute control",
+        ),
+        option(
+            "--with",
+            dest="judge",
+            reads=True,
+            metavar="J",
+            type=not_empty,
+            help="who is asked: unicorn (the default) or qemu[:PATH] about npt, bochs[:PATH] about "
+            "ept and ept-mbec",
+        ),
+        option(
             "--accesses",
             metavar="N",
             type=number(bits=20, least=1),
@@ -369,15 +385,18 @@ _NESTED = Command(
         json_option("one summary document"),
     ),
     """\
-Make random pairs of layouts, a guest's paging structures and the nested ones beneath (AMD nested
-paging), and compare the walker's prediction with what an emulated CPU does in guest mode: the
-system-physical address, the guest's faults, nested faults with their address and cause, and
-every word that was changed in either dimension.""",
+Make random pairs of layouts, a guest's paging structures and the nested ones beneath (AMD's nested
+paging, or Intel's EPT), and compare the walker's prediction with what an emulated CPU, or another
+machine, does in guest mode: the system-physical address, the guest's faults, nested faults and VM
+exits with their address and cause, and every word that was changed in either dimension.""",
     """\
 The same seed and number of accesses give the same pairs, with any number of processes. An access
 that crashes the emulator is predicted and not made, except for one of each pair, in a process of
 its own; the verdict counts them. exit status: 0 agreement; 1 a divergence, an unexpected crash, or
-an expected crash that did not occur; 2 bad usage, or nothing that could be asked.""",
+an expected crash that did not occur; 2 bad usage, or nothing that could be asked.
+
+A machine is asked in one process. Where it can't show which address was reached, or can't make an
+access, that is counted, and no agreement.""",
 )
 
 _PROTECT = Command(

@@ -15,7 +15,7 @@ from crosswalk.emu.judges.x86isa import X86isa
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["JUDGES", "open_judge", "open_machine", "short_names"]
+__all__ = ["JUDGES", "open_judge", "open_machine", "parted", "short_names"]
 
 JUDGES = (
     "unicorn",
@@ -57,7 +57,7 @@ def open_machine(text: str) -> Machine:
 
     Raises `BadInput` for others, and where it can't be had.
     """
-    kind, which = _parted(text)
+    kind, which = parted(text)
     if kind == "log":
         raise BadInput(f"{printable(text)}: a log answers what was exported, and nothing else")
     if kind not in _MACHINES:
@@ -72,7 +72,7 @@ def open_judge(text: str) -> Judge:
     """
     if text == "unicorn":
         return UnicornJudge(_SECONDS)
-    kind, which = _parted(text)
+    kind, which = parted(text)
     if kind in _OTHERS:
         return _OTHERS[kind](text, which)
     return BootedJudge(open_machine(text))
@@ -94,8 +94,8 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return short
 
 
-def _parted(text: str) -> tuple[str, str]:
-    """Return the kind that `text` names, and which one of it."""
+def parted(text: str) -> tuple[str, str]:
+    """Return the kind that `text` names, and which one of it; `BadInput` for no kind of JUDGES."""
     kind, colon, rest = text.partition(":")
     if kind not in _MACHINES and kind not in _OTHERS:
         raise BadInput(f"{printable(text)}: no judge; there are {', '.join(JUDGES)}")

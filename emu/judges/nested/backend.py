@@ -16,14 +16,18 @@ __all__ = ["Backend"]
 class Backend(Protocol):
     """One kind of virtualisation: how the guest is entered, and what its exits say.
 
-    `form` writes entries of the host's tables. With `keeps_code` the TLB keeps the code that makes
+    With `keeps_code` the TLB keeps the code that makes
     accesses across MOV to CR3; else the guest's tables under test have to lead to it. With
     `enters_anywhere` a guest can begin at an address that isn't canonical.
     """
 
-    form: HostFormat
     keeps_code: bool
     enters_anywhere: bool
+
+    @property
+    def form(self) -> HostFormat:
+        """What writes entries of the host's tables."""
+        ...
 
     @property
     def version(self) -> str:

@@ -16,6 +16,9 @@ from crosswalk.walker.outcome import Entries, GeneralProtection, PageFault, Tran
 __all__ = ["Left", "Made", "canonical", "outcome_of", "stored_byte", "word_of"]
 
 
+_TWICE = Reason(Unjudged.NOT_SHOWN, "what was read lies in more than one place by then")
+
+
 @dataclass(frozen=True, slots=True)
 class Left:
     """How the guest was left: an exception, what the host's tables say, or `what` it was else.
@@ -139,13 +142,18 @@ def _fetched(space: Workspace, access: Access, made: Made) -> NestedOutcome:
     return Translation(pa, entries=made.changed)
 
 
-def _read(space: Workspace, access: Access, made: Made) -> NestedOutcome:
-    """Return where a read went: to the one word that holds what was read of all of it."""
+def _read(space: Workspace, access: Access, made: Made) -> NestedOutcome | Reason:
+    """Return where a read went: to the one word that holds what was read of all of it.
+
+    An entry may have become what another word is, by an A or D that was set in it.
+    """
     left, now = made.left, dict(made.changed)
     found = [at for at in space.places.get(left.rsi, ()) if at not in now]
     found += [at for at, value in now.items() if value == left.rsi]
     same = left.rsi >> access.va % 8 * 8 & 0xFF == left.rax & 0xFF
-    pa = found[0] | access.va % 8 if same and len(found) == 1 else ELSEWHERE
+    if same and len(found) > 1:
+        return _TWICE
+    pa = found[0] | access.va % 8 if same and found else ELSEWHERE
     return Translation(pa, entries=made.changed)
 
 
