@@ -420,15 +420,24 @@ _PROTECT = Command(
                 ),
             ),
         ),
+        option(
+            "--tables",
+            choices=["npt", "ept", "ept-mbec"],
+            help="the second-level tables that are to enforce it (npt); without SOURCE, ept and "
+            "ept-mbec run in Bochs",
+        ),
+        option(
+            "--with",
+            dest="machine",
+            reads=True,
+            metavar="MACHINE",
+            type=not_empty,
+            help="where a guest runs under EPT: bochs[:PATH], Bochs 3 (bochs)",
+            needs="tables",
+        ),
         Group(
             "the policy, for SOURCE",
             (
-                option(
-                    "--tables",
-                    choices=["npt", "ept", "ept-mbec"],
-                    help="the second-level tables that are to enforce it (npt)",
-                    needs="source",
-                ),
                 Option(_POLICY.names, _POLICY.settings, ("source",)),
                 option(
                     "--format",

@@ -36,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
     if options.source is not None:
         if options.kernel is not None:
             raise BadInput("SOURCE and --kernel: choose one of them")
+        if options.machine is not None:
+            raise BadInput("--with runs a guest: it isn't for SOURCE")
         return _protect_source(options)
     # Not imported for SOURCE: they need the emulator.
     if options.kernel is not None:

@@ -13,16 +13,21 @@ from crosswalk.emu.cli.expecting import (
     record,
     report_beside,
 )
+from crosswalk.emu.cli.host_machine import chosen_host, chosen_kind
 from crosswalk.emu.cli.names import guest_names
 from crosswalk.emu.cli.output import command_text, emit, remark
+from crosswalk.emu.monitor.monitor import Monitor
 from crosswalk.emu.protect.actions import Actions
 from crosswalk.emu.protect.attack import Attacked, Crash, Granted, NotStopped, Other
+from crosswalk.emu.protect.attack_kinds import attacks_for
+from crosswalk.emu.protect.attacks import ATTACKS
 from crosswalk.emu.protect.probes import Probed
 from crosswalk.emu.protect.scenario import Scenario, run_scenario
-from crosswalk.emu.protect.subject import protected_guest
+from crosswalk.emu.protect.subject import ProtectedGuest, protected_guest
 from crosswalk.emu.report.expectations import Result
 from crosswalk.emu.report.source import unfollowed_record
 from crosswalk.emu.workers.contained import contained
+from crosswalk.walker.protection.policy import TableKind
 
 __all__ = ["protect_guest"]
 
@@ -30,29 +35,44 @@ _WIDTH = 66
 _SHOWN = 20
 _NO_STOP = NotStopped | Granted | Crash | Other
 _MALFORMED = "malformed"
+_KINDS = {
+    TableKind.NPT: "nested paging (NPT)",
+    TableKind.EPT: "EPT",
+    TableKind.EPT_MBEC: "EPT with mode-based execute control",
+}
 _NO_RAM = "pages that are mapped outside RAM"
 
 
 def protect_guest(options: argparse.Namespace) -> int:
     """Run the scenario of the built-in guest under nested paging; return the exit status."""
     sentences = chosen_sentences(options)
+    kind = chosen_kind(options)
+    machine = chosen_host(options) if kind is not TableKind.NPT else None
+    # Without --tables the table is that of AMD's nested paging alone.
+    attacks = ATTACKS if options.tables is None else attacks_for(kind)
 
-    def work() -> tuple[Scenario, list[Result]]:
-        subject = protected_guest()
+    def run(subject: ProtectedGuest) -> tuple[Scenario, list[Result]]:
         spaces = machine_spaces("guest", subject.guest.memory, subject.guest.context)
         # Before the attacks, which change its tables.
         expected = judged_machine(options, sentences, spaces, guest_names(spaces))
-        return run_scenario(subject), expected
+        return run_scenario(subject, attacks=attacks), expected
 
     started = time.perf_counter()
-    scenario, expected = contained(work)
+    if machine is None:
+        # What may crash Unicorn runs in a child.
+        scenario, expected = contained(lambda: run(protected_guest()))
+    else:
+        remark(f"{machine.version}: the whole scenario takes a minute or two")
+        with Monitor(machine) as monitor:
+            scenario, expected = run(protected_guest(monitor, kind))
     seconds = time.perf_counter() - started
+    where = None if machine is None else machine.version
     if options.json:
         found = {"expectations": record(expected)} if expected else {}
-        about = {**scenario_record(scenario, seconds), **found}
+        about = {**scenario_record(scenario, seconds, where), **found}
         emit({**about, "reproduce": command_text(options)})
     else:
-        for line in scenario_lines(scenario, seconds, verbose=options.verbose):
+        for line in scenario_lines(scenario, seconds, verbose=options.verbose, where=where):
             print(line)
         print(f"reproduce: {command_text(options)}")
     show = remark if options.json else print
@@ -61,8 +81,10 @@ def protect_guest(options: argparse.Namespace) -> int:
     return joint_status(1 if scenario.divergent else 0, report_beside(options, expected, show))
 
 
-def scenario_record(scenario: Scenario, seconds: float) -> dict[str, Any]:
-    """Return the scenario as a JSON document."""
+def scenario_record(scenario: Scenario, seconds: float, where: str | None = None) -> dict[str, Any]:
+    """Return the scenario as a JSON document; `where` is the machine, if it isn't Unicorn."""
+    known = sum(scenario.known.values())
+    machine = {} if where is None else _machine_record(scenario, where)
     probes = (
         scenario.own.count + scenario.forged.count + sum(each.probes for each in scenario.updates)
     )
@@ -70,9 +92,10 @@ def scenario_record(scenario: Scenario, seconds: float) -> dict[str, Any]:
     divergent += sum(each.divergent for each in scenario.updates)
     return {
         "probes": probes,
-        "agreements": probes - divergent - scenario.spared,
+        "agreements": probes - divergent - scenario.spared - known,
         "divergences": scenario.divergent,
-        "known_divergences": scenario.spared,
+        "known_divergences": scenario.spared + known,
+        **machine,
         "seconds": round(seconds, 3),
         "predicted_only": {},
         "not_asked": {_NO_RAM: scenario.own.unbacked} if scenario.own.unbacked else {},
@@ -112,14 +135,30 @@ def scenario_record(scenario: Scenario, seconds: float) -> dict[str, Any]:
     }
 
 
-def scenario_lines(scenario: Scenario, seconds: float, *, verbose: bool) -> Iterator[str]:
-    """Yield the scenario in words, line by line."""
+def _machine_record(scenario: Scenario, where: str) -> dict[str, Any]:
+    return {
+        "tables": str(scenario.kind),
+        "machine": where,
+        "known_departures": dict(sorted(scenario.known.items())),
+    }
+
+
+def scenario_lines(
+    scenario: Scenario, seconds: float, *, verbose: bool, where: str | None = None
+) -> Iterator[str]:
+    """Yield the scenario in words, line by line; `where` is the machine, if it isn't Unicorn."""
     total = sum(scenario.frames.values())
     named = ", ".join(f"{count:,} {name}" for name, count in scenario.frames.items())
-    yield "1. The guest boots with 4-level paging and becomes a guest under nested paging (NPT)."
-    yield "   The emulated CPU with nested paging has no protection keys: they are off."
+    kind = _KINDS[scenario.kind]
+    if where is None:
+        yield f"1. The guest boots with 4-level paging and becomes a guest under {kind}."
+        yield "   The emulated CPU with nested paging has no protection keys: they are off."
+    else:
+        yield "1. The guest boots with 4-level paging and becomes a guest of a small host's,"
+        yield f"   under {kind}, in {where}. Protection keys are off."
+    call = "VMMCALL" if where is None else "VMCALL"
     yield (
-        f"2. It asks for protection: VMMCALL with a page list of {scenario.entries} ranges, "
+        f"2. It asks for protection: {call} with a page list of {scenario.entries} ranges, "
         f"{scenario.immutable} of them for ever."
     )
     yield (
@@ -132,12 +171,19 @@ def scenario_lines(scenario: Scenario, seconds: float, *, verbose: bool) -> Iter
             f"   {scenario.more:,} frames were asked for with less than their mappings need, and "
             "are granted that."
         )
+    if scenario.kind is TableKind.EPT_MBEC:
+        yield "   (s: executed by supervisor addresses alone; u: by user addresses alone)"
     spared = scenario.spared
-    yield f"   Execution not withheld from {spared} frames of tables, a limit of the emulator."
+    if scenario.kind is TableKind.NPT:
+        yield f"   Execution not withheld from {spared} frames of tables, a limit of the emulator."
     yield "4. Proved by accesses of the guest's:"
     yield f"   through its own mappings, all that they allow: {_probed(scenario.own)}"
     yield f"   ({scenario.own.unbacked:,} pages that are mapped outside RAM aren't tried)"
     yield f"   through forged tables that allow everything: {_probed(scenario.forged)}"
+    if where is not None:
+        yield "   The nested walk predicts each of them, the exit qualification included."
+    for name, count in sorted(scenario.known.items()):
+        yield f"   {count:,} with a qualification as it is known of {where}: {name}"
     yield ""
     yield from _attack_lines(scenario, verbose=verbose)
     yield ""

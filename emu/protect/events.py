@@ -1,7 +1,11 @@
 """Events that end a guest's operation early: an exit or an exception; and their prediction."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 
+from crosswalk.emu.check.departures import Departure, named
+from crosswalk.emu.check.nested_deviations import Deviation
 from crosswalk.emu.cpu.engine import MAXPHYADDR
 from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.cpu.svm.host import HOST_EFER, Exit
@@ -98,6 +102,35 @@ def same_event(predicted: GuestEvent | None, observed: GuestEvent | None) -> boo
     differing = (predicted.qualification ^ observed.qualification) & ~predicted.open
     same_address = (predicted.gpa, predicted.gla) == (observed.gpa, observed.gla)
     return same_address and not differing
+
+
+def departure_of(
+    which: Sequence[Departure], predicted: GuestEvent | None, observed: GuestEvent | None
+) -> str:
+    """Return the names of the fewest departures that make the observed event of a predicted one.
+
+    An empty text where none do.
+    """
+    if not isinstance(predicted, EptViolation):
+        return ""
+    for count in range(1, len(which) + 1):
+        for some in combinations(which, count):
+            changed = predicted
+            for each in some:
+                changed = _departed(changed, each.deviation)
+            if changed != predicted and same_event(changed, observed):
+                return named(some)
+    return ""
+
+
+def _departed(predicted: EptViolation, deviation: Deviation) -> EptViolation:
+    made = predicted.qualification
+    user = made & Qualification.USER_EXECUTABLE
+    if deviation is Deviation.BIT_13 and user and not made & Qualification.FETCH:
+        return replace(predicted, qualification=made ^ user | Qualification.SHADOW_STACK)
+    if deviation is Deviation.TABLE_WRITE and not made & Qualification.PAGE:
+        return replace(predicted, qualification=made & ~Qualification.READ)
+    return predicted
 
 
 def predict_event(

@@ -55,8 +55,7 @@ class Saved(Protocol):
 class GuestMachine(Protocol):
     """The CPU and RAM of a guest that has booted, under nested paging from `enter` on.
 
-    `memory` is its RAM as it is now. `tables` are the nested tables: a change to them counts from
-    `flush` on. `hypercall` is called with RAX, RBX and the CPL of
+    `tables` are the nested tables: a change to them counts from `flush` on. `hypercall` is called with RAX, RBX and the CPL of
     a hypercall, and returns the guest's RAX after it.
 
     What else ends an operation early is in `events`, each with the guest's RDI. `left_user`:
@@ -65,12 +64,16 @@ class GuestMachine(Protocol):
     """
 
     booted: Booted
-    memory: PhysicalMemory
     tables: FrameTables
     hypercall: Callable[[int, int, int], int] | None
     events: list[tuple[GuestEvent, int]]
     left_user: bool
     delivered: bool
+
+    @property
+    def memory(self) -> PhysicalMemory:
+        """Its RAM as it is now."""
+        ...
 
     @property
     def pins(self) -> Pinned:
@@ -101,6 +104,13 @@ class GuestMachine(Protocol):
 
     def predict(self, access: Access) -> GuestEvent | None:
         """Predict an access with the nested walk: the event that ends it, None if it succeeds."""
+        ...
+
+    def departure(self, predicted: GuestEvent | None, observed: GuestEvent | None) -> str:
+        """Return the machine's known departures that make this of what is predicted, by name.
+
+        An empty text where there are none.
+        """
         ...
 
     def run(self, rip: int, *, faults: int = 1) -> None:

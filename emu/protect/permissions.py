@@ -13,6 +13,7 @@ from crosswalk.walker.nested.formats import table_format
 from crosswalk.walker.nested.tables import NestedTables
 from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind, Use, protect
+from crosswalk.walker.rights import rwx
 
 __all__ = [
     "ALL",
@@ -26,6 +27,7 @@ __all__ = [
     "collective_permissions",
     "everything",
     "executes",
+    "grant_text",
     "stretches",
 ]
 
@@ -51,6 +53,18 @@ def executes(kind: TableKind) -> int:
 def everything(kind: TableKind) -> int:
     """Return all rights that this kind of table grants."""
     return table_format(kind).everything
+
+
+def grant_text(kind: TableKind, granted: int) -> str:
+    """Return what a frame is granted in three letters, as in `rwx`.
+
+    Where execution by supervisor and user is apart, `s` is the supervisor's alone, `u` the user's.
+    """
+    if kind is not TableKind.EPT_MBEC:
+        return rwx(granted)
+    who = Use(granted) & (Use.SUPERVISOR_EXECUTE | Use.USER_EXECUTE)
+    last = {Use(0): "-", Use.SUPERVISOR_EXECUTE: "s", Use.USER_EXECUTE: "u"}.get(who, "x")
+    return rwx(granted & READ_WRITE)[:2] + last
 
 
 def as_listed(granted: Permissions) -> Permissions:

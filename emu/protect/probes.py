@@ -53,12 +53,14 @@ class Probed:
 
     `probes` counts them by access and ending, `divergent` those that ended otherwise than expected;
     `divergences` has the first of these in words. `unbacked` pages outside RAM aren't tried.
+    `known` counts those that ended otherwise as the machine is known to, by its departures' names.
     """
 
     probes: Counter[tuple[str, str]] = field(default_factory=Counter)
     divergent: int = 0
     divergences: list[str] = field(default_factory=list)
     unbacked: int = 0
+    known: Counter[str] = field(default_factory=Counter)
 
     @property
     def count(self) -> int:
@@ -123,7 +125,7 @@ def probe_forged(
                         wrong = _not_allowed(use, pa, int(found[at]), word, event)
                     else:
                         wrong = _not_refused(use, pa, word, event)
-                    probed.add(use, event, wrong or predicted.wrong(at, event))
+                    probed.add(use, event, wrong or predicted.wrong(at, event, probed))
     return probed
 
 
@@ -180,7 +182,7 @@ def _sweep(agent: Agent, each: Intended, pages: int, use: Use, probed: Probed) -
             pa = first - _AT + at * FRAME
             expected = {Use.READ: content[at], Use.REWRITE: 1, Use.EXECUTE: pa}[use]
             event = events.get(at)
-            wrong = predicted.wrong(at, event)
+            wrong = predicted.wrong(at, event, probed)
             if event is not None or int(found[at]) != expected:
                 wrong = _failure(each, va + at * FRAME, event)
             probed.add(use, event, wrong)
@@ -205,7 +207,7 @@ def _as_user(agent: Agent, each: Intended, pages: int, use: Use, probed: Probed)
         else:
             right = after[at] == before[at] ^ 0xFF
         right = right and not result.failed
-        wrong = predicted.wrong(at, result.event)
+        wrong = predicted.wrong(at, result.event, probed)
         probed.add(use, result.event, wrong if right else _failure(each, va, result.event))
     if use is Use.REWRITE:
         for pa, word in zip(pas, before, strict=True):
@@ -216,14 +218,18 @@ class _Predicted:
     """What the nested walk predicts of accesses, where that is asked of every one: under EPT."""
 
     def __init__(self, agent: Agent, use: Use, addresses: Iterable[int], cpl: int) -> None:
-        guest, kind = agent.guest, _ACCESSES[use]
+        self._guest = guest = agent.guest
+        kind = _ACCESSES[use]
         self._events: list[GuestEvent | None] | None = None
         if guest.tables.kind is not TableKind.NPT:
             self._events = [guest.predict(Access(va, kind, cpl)) for va in addresses]
 
-    def wrong(self, at: int, event: GuestEvent | None) -> str | None:
+    def wrong(self, at: int, event: GuestEvent | None, probed: Probed) -> str | None:
         """Return what is wrong with the event of an access, by its number."""
         if self._events is None or same_event(self._events[at], event):
+            return None
+        if known := self._guest.departure(self._events[at], event):
+            probed.known[known] += 1
             return None
         observed, predicted = (
             "no event" if each is None else describe_event(each)

@@ -1,5 +1,6 @@
 """The scenario: the guest requests protection, is probed and attacked, and updates its tables."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,12 +10,12 @@ import numpy as np
 from crosswalk.emu.protect.actions import Actions, intended_permissions
 from crosswalk.emu.protect.attack import Attacked, Crashes, NestedFault, Violation, run_attacks
 from crosswalk.emu.protect.attacks import ATTACKS, AgentAttack
-from crosswalk.emu.protect.permissions import READ_WRITE, Permissions
+from crosswalk.emu.protect.permissions import READ_WRITE, Permissions, grant_text
 from crosswalk.emu.protect.probes import Probed, probe_forged, probe_mappings
 from crosswalk.emu.protect.subject import ProtectedGuest
 from crosswalk.emu.protect.updates import UPDATES, Updated, run_updates
 from crosswalk.walker.frames import count_mappings
-from crosswalk.walker.rights import rwx
+from crosswalk.walker.protection.policy import TableKind
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
 __all__ = ["Scenario", "run_scenario"]
@@ -29,14 +30,15 @@ class Scenario:
     with less than their mappings need, and are granted that. `frames` granted, by permission;
     `spared` frames are executable only because the emulator can't walk tables that aren't;
     `nested_tables` of 4 KiB. `own` are the accesses through the guest's own mappings, `forged`
-    those through forged tables. `mapped` is the number of the guest's mappings, `unfollowed` what
-    of its tables can't be followed.
+    those through forged tables. `kind` is that of the nested tables. `mapped` is the number of the
+    guest's mappings, `unfollowed` what of its tables can't be followed.
     """
 
     entries: int
     immutable: int
     unintended: int
     more: int
+    kind: TableKind
     frames: dict[str, int]
     spared: int
     nested_tables: int
@@ -46,6 +48,14 @@ class Scenario:
     updates: tuple[Updated, ...]
     mapped: int
     unfollowed: Unfollowed
+
+    @property
+    def known(self) -> Counter[str]:
+        """The accesses that ended as the machine is known to depart, by its departures' names."""
+        found = self.own.known + self.forged.known
+        for each in self.updates:
+            found += each.known
+        return found
 
     @property
     def unprotected(self) -> list[Attacked[Actions]]:
@@ -100,7 +110,8 @@ def run_scenario(
         immutable=sum(each.immutable for each in subject.entries),
         unintended=int((intended != subject.collective).sum()),
         more=subject.more,
-        frames=_by_permission(granted),
+        kind=hypervisor.tables.kind,
+        frames=_by_permission(hypervisor.tables.kind, granted),
         spared=int((granted != by_policy).sum()),
         nested_tables=hypervisor.tables.tables,
         own=probe_mappings(subject.agent, booted.image.resolve_intended(booted.status)),
@@ -110,9 +121,9 @@ def run_scenario(
     )
 
 
-def _by_permission(granted: Permissions) -> dict[str, int]:
-    counts = np.bincount(granted, minlength=8)
-    return {rwx(value): int(count) for value, count in enumerate(counts) if count}
+def _by_permission(kind: TableKind, granted: Permissions) -> dict[str, int]:
+    counts = np.bincount(granted)
+    return {grant_text(kind, value): int(count) for value, count in enumerate(counts) if count}
 
 
 def _stopped_by_right(attack: AgentAttack) -> bool:

@@ -4,6 +4,7 @@ After each update the nested tables are compared with fresh ones. The rules by w
 the guest's tables are `crosswalk.emu.protect.hypervisor.Rules`.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ class Updated:
 
     `changed` frames are granted otherwise than before; `probes` accesses through forged tables were
     made on them and their neighbours, `divergent` of them ended otherwise than expected; `wrong` is
-    everything that isn't as expected, in words.
+    everything that isn't as expected, in words; `known` as in `Probed`.
     """
 
     update: Update
@@ -72,6 +73,7 @@ class Updated:
     probes: int
     divergent: int
     wrong: tuple[str, ...]
+    known: Counter[str]
 
 
 def _change(*changes: tuple[int, int], level: int = 1) -> Actions:
@@ -238,9 +240,10 @@ def _stage(subject: ProtectedGuest, update: Update) -> Updated:
             wrong.append(f"answered {answer.name}: {subject.hypervisor.replies[-1].why}")
     fresh = _fresh_grants(subject, wrong)
     changed = subject.hypervisor.tables.read_back() != before
-    probes, divergent = _probe_changed(subject, changed, fresh, wrong)
+    known: Counter[str] = Counter()
+    probes, divergent = _probe_changed(subject, changed, fresh, wrong, known)
     _run_trials(subject, update, wrong)
-    return Updated(update, int(changed.sum()), probes, divergent, tuple(wrong))
+    return Updated(update, int(changed.sum()), probes, divergent, tuple(wrong), known)
 
 
 def _fresh_grants(subject: ProtectedGuest, wrong: list[str]) -> Permissions:
@@ -261,7 +264,11 @@ def _fresh_grants(subject: ProtectedGuest, wrong: list[str]) -> Permissions:
 
 
 def _probe_changed(
-    subject: ProtectedGuest, changed: Bools, fresh: Permissions, wrong: list[str]
+    subject: ProtectedGuest,
+    changed: Bools,
+    fresh: Permissions,
+    wrong: list[str],
+    known: Counter[str],
 ) -> tuple[int, int]:
     """Probe the frames that changed, or should have, and their neighbours.
 
@@ -278,6 +285,7 @@ def _probe_changed(
             count += found.count
             divergent += found.divergent
             wrong += found.divergences
+            known.update(found.known)
     return count, divergent
 
 

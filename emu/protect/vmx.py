@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.load.guest import Booted
 from crosswalk.emu.monitor.guest import Exit, GuestMemory, VmxGuest, enter_vmx, long_mode
 from crosswalk.emu.monitor.monitor import Monitor
@@ -21,7 +22,13 @@ from crosswalk.emu.monitor.vmx import (
 )
 from crosswalk.emu.protect.agent import USER_LEFT
 from crosswalk.emu.protect.attack_kinds import CR0_WRITTEN, CR4_WRITTEN, EFER_WRITTEN
-from crosswalk.emu.protect.events import Fault, GuestEvent, VmExit, describe_event
+from crosswalk.emu.protect.events import (
+    Fault,
+    GuestEvent,
+    VmExit,
+    departure_of,
+    describe_event,
+)
 from crosswalk.emu.protect.machine import FRAMES
 from crosswalk.emu.protect.permissions import Bools, FrameTables
 from crosswalk.emu.protect.pins import PINNED, cleared
@@ -148,6 +155,8 @@ class EptGuest:
         self.user_result = 0
         self._dirty: Bools = np.zeros(FRAMES, np.bool_)
         self._flags = KEPT
+        who = f"{monitor.name.partition(':')[0]} {monitor.version.split()[-1]}"
+        self._departures = departures(Scope.NESTED, who=who)
         capabilities = enter_vmx(monitor)
         (leaf,) = monitor.perform(commands.cpuid((0x8000_0008, 0)))
         start = booted.context
@@ -210,6 +219,10 @@ class EptGuest:
         if isinstance(outcome, GeneralProtection):
             return Fault(Vector.GP, 0, 0)
         return None
+
+    def departure(self, predicted: GuestEvent | None, observed: GuestEvent | None) -> str:
+        """Return the machine's known departures that make this of what is predicted, by name."""
+        return departure_of(self._departures, predicted, observed)
 
     def run(self, rip: int, *, faults: int = 1) -> None:
         """Run kernel code at `rip` on the kernel's stack up to its HLT.
