@@ -55,8 +55,8 @@ class Saved(Protocol):
 class GuestMachine(Protocol):
     """The CPU and RAM of a guest that has booted, under nested paging from `enter` on.
 
-    `tables` are the nested tables: a change to them counts from `flush` on. `hypercall` is called with RAX, RBX and the CPL of
-    a hypercall, and returns the guest's RAX after it.
+    `tables` are the nested tables: a change to them counts from `flush` on. `hypercall` is called
+    with RAX, RBX and the CPL of a hypercall, and returns the guest's RAX after it.
 
     What else ends an operation early is in `events`, each with the guest's RDI. `left_user`:
     user code came to its end, with `user_result` in RAX; `delivered`: the handler of an INT was
