@@ -84,22 +84,15 @@ class NestedQuestion:
 class NestedJudged:
     """What a machine says of the accesses of a question, in order: outcomes, or why there is none.
 
-    Predictions have to be made for `memory` and `context`: what the machine had in its memory, with
-    marks where no tables are, and its CPU's features.
+    Predictions have to be made for `memory`, what the machine had in the pair's memory and in
+    frames that it was lent, with marks where no tables are; and for `context`, with its CPU's
+    features.
     """
 
-    space: Workspace
+    memory: PhysicalMemory
+    context: NestedContext
     answers: tuple[NestedOutcome | Reason, ...]
-
-    @property
-    def memory(self) -> PhysicalMemory:
-        """What the machine had in the pair's memory, and in frames that it was lent."""
-        return self.space.memory
-
-    @property
-    def context(self) -> NestedContext:
-        """The context with the CPU's features."""
-        return self.space.context
+    space: Workspace | None = None
 
     def shows(self, access: Access, pa: int) -> bool:
         """Return whether the machine can show that an access has reached this address.
@@ -107,7 +100,7 @@ class NestedJudged:
         Where a prediction is a translation to one that it can't show, a translation proves nothing,
         and nor does anything that a fetch there may end in.
         """
-        return self.space.shows(access, pa)
+        return self.space is not None and self.space.shows(access, pa)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +160,10 @@ class NestedJudge:
     def _judge(self, question: NestedQuestion) -> NestedJudged:
         backend = self._backend
         refused = backend.refuses(question.context)
-        context = question.context if refused is not None else backend.met(question.context)
+        if refused is not None:
+            none = tuple(refused for _ in question.accesses)
+            return NestedJudged(question.memory, question.context, none)
+        context = backend.met(question.context)
         space = make_workspace(
             question.memory,
             context,
@@ -180,8 +176,6 @@ class NestedJudge:
                 guest_too=not backend.keeps_code,
             ),
         )
-        if refused is not None:
-            return NestedJudged(space, tuple(refused for _ in question.accesses))
         self._require_room(space)
         setting = [*_loading(space), *backend.enter(context)]
         idle = [] if backend.keeps_code else [self._idle(space, cpl) for cpl in _CPLS]
@@ -195,11 +189,11 @@ class NestedJudge:
         baseline |= {
             cpl: _baseline(each) for cpl, each in zip(_CPLS, made[: len(idle)], strict=False)
         }
-        answers = [
+        answers = tuple(
             self._outcome(space, access, each, byte, baseline[access.cpl])
             for access, each, byte in zip(question.accesses, made[len(idle) :], stored, strict=True)
-        ]
-        return NestedJudged(space, tuple(answers))
+        )
+        return NestedJudged(space.memory, context, answers, space)
 
     def _outcome(
         self,
