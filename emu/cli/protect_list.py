@@ -24,6 +24,7 @@ _AT = 0x10_0000
 _BOTH = Permission.WRITE | Permission.EXECUTE
 _ATTRIBUTES = {"kvm": AttributeSet.HEKI, "kvm-deny": AttributeSet.DENY}
 _PLACED = ("pages", "ept")
+_REACH = 1 << 48
 
 
 def require_format(options: argparse.Namespace) -> None:
@@ -81,6 +82,9 @@ def _write_pages(options: argparse.Namespace, frames: Frames, memory: PhysicalMe
 
 def _write_ept(options: argparse.Namespace, frames: Frames, memory: PhysicalMemory) -> None:
     kind, offset = _kind(options, TableKind.EPT), options.offset or 0
+    top = max((start + size for start, size in memory.ranges), default=0)
+    if top > _REACH:
+        raise BadInput(f"RAM ends at {top:#x}: an EPT of 4 levels ends at {_REACH:#x}")
     protection = protect(frames, memory.ranges, kind)
     data, tables = tables_image(protection.for_tables(kind), options.at, kind=kind, offset=offset)
     end = options.at + len(data)

@@ -43,7 +43,7 @@ def tables_image(
 
 def _folded(ranges: Iterable[Run]) -> Iterator[Run]:
     """Yield the ranges in which something is granted, neighbours of equal rights as one."""
-    last: Run | None = None
+    last = None
     for start, size, rights in ranges:
         if last is not None and last[0] + last[1] == start and last[2] == rights:
             last = (last[0], last[1] + size, rights)

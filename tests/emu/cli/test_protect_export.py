@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosswalk.walker.formats import load_case
+from crosswalk.walker.formats import Case, Cpu, dump_case, load_case
 from crosswalk.walker.protection.attributes import AttributeSet, decode_attributes
 from tests.emu.cli.running import refused
+from tests.tables import ROOT, USED, chain, context
 from tests.walker.nested.nested_memory import PA, ept_leaves
 from tests.walker.protection.frame_by_frame import (
     USES,
@@ -109,6 +110,32 @@ def test_what_an_ept_grants_beyond_the_policy_and_leaves_out_is_said(run, tmp_pa
     assert re.search(r"KiB are mapped and not RAM: an access there is an EPT violation", ran.err)
     options = ("--tables", "ept-mbec", "--at", hex(PA), "--output", tmp_path / "ept")
     assert "beyond the policy" not in run("protect", LINUX, "--format", "ept", *options).err
+
+
+@pytest.mark.parametrize(
+    ("ram", "options", "message"),
+    [
+        (
+            (0, 1 << 50),
+            (),
+            "RAM ends at 0x4000000000000: an EPT of 4 levels ends at 0x1000000000000",
+        ),
+        (
+            (0, 1 << 47),
+            ("--offset", "0x1000"),
+            "67,240,193 tables would be needed; at most 131,072",
+        ),
+    ],
+)
+def test_memory_that_takes_too_many_tables_or_levels_is_refused(
+    run, tmp_path, ram, options, message
+):
+    path = tmp_path / "vast.json"
+    cpu = Cpu.from_context(context(maxphyaddr=52))
+    words = dict(chain(4, ROOT | USED).words())
+    path.write_bytes(dump_case(Case(cpu=cpu, ram=(ram,), entries=words, probes=())))
+    options = ("--at", "0x8000000000000", "--output", tmp_path / "ept.bin", *options)
+    assert message in refused(run("protect", path, "--format", "ept", *options))
 
 
 def granted(attributes, uses):

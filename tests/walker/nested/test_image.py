@@ -78,6 +78,7 @@ def test_equal_neighbours_are_one_and_what_is_granted_nothing_is_left_out():
 
 def test_more_tables_than_the_limit_are_refused_before_they_are_made():
     terabytes = [(0, 1 << 46, GRANTS[EPT_MBEC][-1])]
-    assert 1 + 128 == tables_image(terabytes, PA, kind=EPT_MBEC)[1].tables
+    data, tables = tables_image(terabytes, PA, kind=EPT_MBEC)
+    assert (129, 129 * KIB4) == (tables.tables, len(data))
     with pytest.raises(LimitExceeded, match="65,665 tables would be needed; at most 65,664 are"):
         tables_image(terabytes, PA, kind=EPT_MBEC, page1gb=False, limit=65_664)
