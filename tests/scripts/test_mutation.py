@@ -164,8 +164,8 @@ def kept(monkeypatch):
 
 
 def test_the_cpus_answers_in_guest_mode_tell_a_mutant_from_the_walker(kept):
-    was = "updates.append((leaf, host.dirty if dirty else 0))"  # A leaf has P set already.
-    assert not killed_in_guest_mode(mutant_of("nested.translate", was, f"{was[:-3]}1))"), kept)
+    was = "dirty = Entry.D if writes and step.kind is StepKind.LEAF else Entry(0)"
+    assert not killed_in_guest_mode(mutant_of("nested.translate", was, f"{was[:-2]}1)"), kept)
     was = "if path.grant & needed == needed and (not (trapped and path.grant & Grant.USER)):"
     other = mutant_of("nested.translate", was, was.replace("==", "!="))
     assert killed_in_guest_mode(other, kept)

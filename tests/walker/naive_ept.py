@@ -158,4 +158,4 @@ class Processor(Nested):
         else:
             found = plain + refused if last else refused + plain
         changed = self.changed()
-        return [(*numbers, changed) for numbers in found]
+        return [(*numbers, changed) for numbers in dict.fromkeys(found)]

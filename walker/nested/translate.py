@@ -19,7 +19,6 @@ from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.nested.context import EptContext, NestedContext
 from crosswalk.walker.nested.outcome import (
     EptViolation,
-    HostFault,
     NestedError,
     NestedOutcome,
     NestedPageFault,
@@ -183,41 +182,50 @@ def nested_outcomes(
         return (GeneralProtection(),)
     updates = list(_table_updates(host, path))
     if path.tables[-1].step is None:
-        last = path.tables[-1]
-        fault = host.table_fault(last.path, access.va)
-        used = _refused(host, path, path.guest.steps, 0)
-        return tuple(
-            replace(each, entries=changed(updates + _marks(host, path, path.guest.steps, 0)))
-            for each in (fault, *used)
-            if each is not None
-        )
-
+        fault = host.table_fault(path.tables[-1].path, access.va)
+        return _ended(host, path, path.guest.steps, updates, fault)
     outcome = judge(context.guest, access, path.guest)
-    if isinstance(outcome, PageFault) or path.page is None:
-        steps = _used(path.guest)
-        marks = changed(updates + _marks(host, path, steps, 0))
-        return tuple(
-            replace(each, entries=marks) for each in (outcome, *_refused(host, path, steps, 0))
-        )
+    if path.page is None or isinstance(outcome, PageFault):
+        return _ended(host, path, _used(path.guest), updates, outcome)
 
-    dirty = int(Entry.D) if access.type is AccessType.WRITE else 0
-    steps = path.guest.steps
-    updates += _marks(host, path, steps, dirty)
-    nested = path.page.path
-    faults: list[HostFault] = list(_refused(host, path, steps, dirty))
-    last_fault = host.page_fault(nested, access, path.guest.grant)
-    if last_fault is not None:
-        faults.append(last_fault)
-    if faults:
+    writes = access.type is AccessType.WRITE
+    steps, nested = path.guest.steps, path.page.path
+    updates += _marks(host, path, steps, writes=writes)
+    refused = tuple(_refused(host, path, steps, writes=writes))
+    fault = host.page_fault(nested, access, path.guest.grant)
+    if refused or fault is not None:
         updates += [(step, host.accessed) for step in _used(nested)]
-        return tuple(replace(fault, entries=changed(updates)) for fault in faults)
+        faults = refused if fault is None else (*refused, fault)
+        return _distinct(faults, updates)
     leaf = nested.steps[-1]
     updates += [(step, host.accessed) for step in nested.steps]
-    updates.append((leaf, host.dirty if dirty else 0))
+    if writes:
+        updates.append((leaf, host.dirty))
     rights = Rights(int(rights_table(context.guest)[path.guest.grant]))
     rights &= ~host.withheld(nested, path.guest.grant)
-    size = min(level_of(context.guest, path.guest.steps[-1].level).span, host.span(leaf))
+    size = min(level_of(context.guest, steps[-1].level).span, host.span(leaf))
     return (Translation(host.address(leaf, path.page.gpa), size, rights, changed(updates)),)
+
+
+def _ended(
+    host: "Npt | Ept",
+    path: NestedWalk,
+    used: tuple[Step, ...],
+    updates: list[tuple[Step, int]],
+    outcome: NestedOutcome | None,
+) -> tuple[NestedOutcome, ...]:
+    """Return what may come of a walk that ends on the way, having used these guest entries."""
+    refused = tuple(_refused(host, path, used, writes=False))
+    marks = [*updates, *_marks(host, path, used, writes=False)]
+    return _distinct(refused if outcome is None else (outcome, *refused), marks)
+
+
+def _distinct(
+    outcomes: tuple[NestedOutcome, ...], marks: list[tuple[Step, int]]
+) -> tuple[NestedOutcome, ...]:
+    """Return outcomes, each once, as they are where these bits may be set."""
+    entries = changed(marks)
+    return tuple(replace(each, entries=entries) for each in dict.fromkeys(outcomes))
 
 
 def _host_of(context: NestedContext) -> "Npt | Ept":
@@ -243,29 +251,32 @@ def _used(path: Walk) -> tuple[Step, ...]:
     return path.steps if path.leaf is not None else path.steps[:-1]
 
 
-def _wanted(path: NestedWalk, used: tuple[Step, ...], dirty: int) -> Iterator[tuple[GpaWalk, int]]:
-    """Yield the guest entries in use, each with the bits that it is to have; `dirty` the leaf."""
-    for lookup in path.tables[: len(used)]:
-        yield lookup, int(Entry.A) | (dirty if lookup.step is path.guest.leaf else 0)
+def _wanted(
+    path: NestedWalk, used: tuple[Step, ...], *, writes: bool
+) -> Iterator[tuple[GpaWalk, Step, int]]:
+    """Yield the guest entries in use, each with the bits that it is to have: D where it `writes`."""
+    for lookup, step in zip(path.tables, used, strict=False):
+        dirty = Entry.D if writes and step.kind is StepKind.LEAF else Entry(0)
+        yield lookup, step, int(Entry.A | dirty)
 
 
 def _marks(
-    host: "Npt | Ept", path: NestedWalk, used: tuple[Step, ...], dirty: int
+    host: "Npt | Ept", path: NestedWalk, used: tuple[Step, ...], *, writes: bool
 ) -> list[tuple[Step, int]]:
     """Return the bits set in the guest's entries, where the host's let them be set."""
     return [
-        (lookup.step, bits)
-        for lookup, bits in _wanted(path, used, dirty)
-        if lookup.step is not None and host.update_fault(lookup.path, path.va) is None
+        (step, bits)
+        for lookup, step, bits in _wanted(path, used, writes=writes)
+        if host.update_fault(lookup.path, path.va) is None
     ]
 
 
 def _refused(
-    host: "Npt | Ept", path: NestedWalk, used: tuple[Step, ...], dirty: int
+    host: "Npt | Ept", path: NestedWalk, used: tuple[Step, ...], *, writes: bool
 ) -> Iterator[EptViolation]:
     """Yield the violations at guest entries in which a bit has to be set and can't be."""
-    for lookup, bits in _wanted(path, used, dirty):
-        if lookup.step is not None and bits & ~lookup.step.entry:
+    for lookup, step, bits in _wanted(path, used, writes=writes):
+        if bits & ~step.entry:
             fault = host.update_fault(lookup.path, path.va)
             if fault is not None:
                 yield fault

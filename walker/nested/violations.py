@@ -148,7 +148,8 @@ class Ept:
         last = path.steps[-1] if path.steps else None
         if last is not None and last.kind is StepKind.MISCONFIGURED:
             return EptMisconfiguration(path.va)
-        if path.leaf is not None and ept_uses_of(self.context, path) & needed == needed:
+        # An entry that isn't present lets nothing through.
+        if ept_uses_of(self.context, path) & needed == needed:
             return None
         return self._violation(path, va, made, undefined)
 
