@@ -4,20 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.memory import U64
-from crosswalk.walker.nested.context import EptCapability, EptContext
+from crosswalk.walker.nested.context import EptContext
 from crosswalk.walker.nested.ept import (
-    EPT_MEMORY_TYPES,
     EPT_TYPE_SHIFT,
     XU_DISTANCE,
     EptEntry,
     ept_maps_large,
-    ept_reserved_bits,
 )
 from crosswalk.walker.protection.policy import Use
 
-__all__ = ["ept_leaves_among", "ept_misconfigured", "ept_types_of", "ept_uses_of_entries"]
-
-_TYPE_IS_RESERVED = np.array([number not in EPT_MEMORY_TYPES for number in range(8)])
+__all__ = ["ept_leaves_among", "ept_types_of", "ept_uses_of_entries"]
 
 
 def ept_leaves_among(context: EptContext, level: int, entries: U64) -> NDArray[np.bool_]:
@@ -28,22 +24,6 @@ def ept_leaves_among(context: EptContext, level: int, entries: U64) -> NDArray[n
         return np.zeros(len(entries), np.bool_)
     large: NDArray[np.bool_] = (entries & np.uint64(EptEntry.PS)) != 0
     return large
-
-
-def ept_misconfigured(context: EptContext, level: int, entries: U64) -> NDArray[np.bool_]:
-    """Return which of these present entries of one level are EPT misconfigurations, as bool[n]."""
-    leaf = ept_leaves_among(context, level, entries)
-    of_leaf, of_table = (
-        np.uint64(ept_reserved_bits(context, level, leaf=it)) for it in (True, False)
-    )
-    wrong: NDArray[np.bool_] = (entries & np.where(leaf, of_leaf, of_table)) != 0
-    # An entry that refers to a table has 0 there, or a reserved bit.
-    wrong |= _TYPE_IS_RESERVED[ept_types_of(entries)]
-    unreadable = (entries & np.uint64(EptEntry.R)) == 0
-    if context.capabilities & EptCapability.EXECUTE_ONLY:
-        unreadable &= (entries & np.uint64(EptEntry.W)) != 0
-    wrong |= unreadable
-    return wrong
 
 
 def ept_types_of(entries: U64) -> NDArray[np.uint8]:

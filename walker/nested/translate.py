@@ -254,7 +254,7 @@ def _used(path: Walk) -> tuple[Step, ...]:
 def _wanted(
     path: NestedWalk, used: tuple[Step, ...], *, writes: bool
 ) -> Iterator[tuple[GpaWalk, Step, int]]:
-    """Yield the guest entries in use, each with the bits that it is to have: D where it `writes`."""
+    """Yield the guest entries in use, each with the bits that it is to have."""
     for lookup, step in zip(path.tables, used, strict=False):
         dirty = Entry.D if writes and step.kind is StepKind.LEAF else Entry(0)
         yield lookup, step, int(Entry.A | dirty)

@@ -19,7 +19,6 @@ from crosswalk.walker.nested.ept import (
 )
 from crosswalk.walker.nested.ept_bulk import (
     ept_leaves_among,
-    ept_misconfigured,
     ept_types_of,
     ept_uses_of_entries,
 )
@@ -194,6 +193,3 @@ def test_in_bulk_the_rules_are_the_same():
         for level in range(1, 6):
             leaves = [is_ept_leaf(host, level, entry) for entry in some]
             assert leaves == ept_leaves_among(host, level, columns).tolist()
-            wrong = [misconfigured(host, level, entry) is not None for entry in some]
-            assert wrong == ept_misconfigured(host, level, columns).tolist()
-            assert {True, False} == set(wrong)
