@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from crosswalk.emu.cli.followed import Followed, follow, within_one_privilege, write_summary
-from crosswalk.emu.cli.host_tables import names_host
+from crosswalk.emu.cli.host_options import names_host
 from crosswalk.emu.cli.listing_options import FRAME_FILTERS
 from crosswalk.emu.cli.listing_output import chosen_format, is_answer, write_list
 from crosswalk.emu.cli.memory_types import conflict_lines, frame_types_column, typed_spaces

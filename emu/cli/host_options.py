@@ -1,8 +1,10 @@
 """Options about a host's tables, as data: SOURCE's memory is then the host's."""
 
+import argparse
+
 from crosswalk.emu.cli.options import Group, number, option
 
-__all__ = ["HOST_TABLES"]
+__all__ = ["HOST_TABLES", "names_host"]
 
 HOST_TABLES = Group(
     "a host's tables: SOURCE's memory is the host's",
@@ -47,3 +49,13 @@ HOST_TABLES = Group(
     ),
 )
 """Which tables: `crosswalk.emu.cli.host_tables` takes their values."""
+
+
+def names_host(options: argparse.Namespace) -> bool:
+    """Return whether the options name a host's tables; `BadInput` for two kinds of them."""
+    if options.eptp is not None and options.ncr3 is not None:
+        # It imports numpy, which help does without.
+        from crosswalk.walker.errors import BadInput  # noqa: PLC0415
+
+        raise BadInput("--eptp and --ncr3: choose one of them")
+    return options.eptp is not None or options.ncr3 is not None

@@ -34,7 +34,6 @@ __all__ = [
     "chosen_ept",
     "chosen_npt",
     "chosen_space",
-    "names_host",
     "refuse_others",
     "write_host_summary",
 ]
@@ -52,13 +51,6 @@ _READING = (
     ),
 )
 """Options of SOURCE that say something of a host's tables, or of how its memory is read."""
-
-
-def names_host(options: argparse.Namespace) -> bool:
-    """Return whether the options name a host's tables; `BadInput` for two kinds of them."""
-    if options.eptp is not None and options.ncr3 is not None:
-        raise BadInput("--eptp and --ncr3: choose one of them")
-    return options.eptp is not None or options.ncr3 is not None
 
 
 def refuse_others(options: argparse.Namespace, allowed: Container[str]) -> None:

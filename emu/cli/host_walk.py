@@ -21,15 +21,9 @@ from crosswalk.emu.report.host_tables import TYPE_NAMES
 from crosswalk.emu.report.listings import Coded, Column
 from crosswalk.walker.chosen import Condition, Spans, chosen_pages
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.guest_pages import EptPages, GuestPages, GuestRanges
 from crosswalk.walker.nested.ept_bulk import ept_types_of
-from crosswalk.walker.nested.second_level import (
-    EptPages,
-    EptTables,
-    GuestPages,
-    GuestRanges,
-    NptTables,
-    guest_ranges,
-)
+from crosswalk.walker.nested.second_level import EptTables, guest_ranges
 from crosswalk.walker.pages import Pages, pages
 
 __all__ = ["list_guest_pages", "walk_host"]
@@ -48,9 +42,12 @@ def walk_host(options: argparse.Namespace) -> int:
     refuse_others(options, _WALK)
     chosen_format(options)
     start, end = chosen_range(options)
+    conditions = _conditions(options)
     space = chosen_space(options)
     write_host_summary(options, space)
-    condition = _all(_conditions(options, space))
+    if options.aliases_of is not None:
+        conditions.append(reaching([_aliased(options.aliases_of, space)]))
+    condition = _all(conditions)
     list_guest_pages(space, condition, options, (start, end), fold=options.coalesce)
     return 0
 
@@ -94,16 +91,16 @@ def _type_column() -> Column:
     return Column("memory_type", "TYPE", max(map(len, TYPE_NAMES)), values, meaning)
 
 
-def _conditions(options: argparse.Namespace, space: HostSpace) -> list[Condition[Any]]:
-    """Return what the options ask for; `BadInput` in one line for what no page here can be."""
+def _conditions(options: argparse.Namespace) -> list[Condition[Any]]:
+    """Return what the options ask for; `BadInput` in one line for what no page can be."""
     given = {name: value for name, value in vars(options).items() if value}
     conditions = plain_conditions(given)
     if "page_size" in given:
         conditions.append(_of_sizes(given["page_size"]))
-    if "aliases_of" in given:
-        conditions.append(reaching([_aliased(given["aliases_of"], space)]))
     if "memory_type" in given:
-        conditions.append(_of_types(given["memory_type"], space))
+        if options.eptp is None:
+            raise BadInput("--memory-type and --ncr3: choose one of them")
+        conditions.append(_of_types(given["memory_type"]))
     return conditions
 
 
@@ -121,9 +118,7 @@ def _of_sizes(names: tuple[str, ...]) -> Condition[Any]:
     return lambda rows, _: np.isin(rows.shift, shifts)
 
 
-def _of_types(names: tuple[str, ...], space: HostSpace) -> Condition[Any]:
-    if isinstance(space.tables, NptTables):
-        raise BadInput("--memory-type and --ncr3: nested tables have a PAT of the host's")
+def _of_types(names: tuple[str, ...]) -> Condition[Any]:
     for name in names:
         if name not in _EPT_TYPES:
             raise BadInput(f"--memory-type {name}: an EPT has {', '.join(_EPT_TYPES)}")

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crosswalk.emu.cli.followed import Followed, look, report_unfollowed
-from crosswalk.emu.cli.host_tables import assumed_of_ept, chosen_ept, chosen_npt, names_host
+from crosswalk.emu.cli.host_options import names_host
+from crosswalk.emu.cli.host_tables import assumed_of_ept, chosen_ept, chosen_npt
 from crosswalk.emu.cli.memory_types import typed_spaces
 from crosswalk.emu.cli.names import address_record, address_text, chosen_names
 from crosswalk.emu.cli.output import emit, remark

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 
 from crosswalk.emu.cli.followed import follow, write_summary
-from crosswalk.emu.cli.host_tables import names_host
+from crosswalk.emu.cli.host_options import names_host
 from crosswalk.emu.cli.listing_output import chosen_format, write_list
 from crosswalk.emu.cli.memory_types import type_column, type_kind, typed_spaces
 from crosswalk.emu.cli.names import chosen_names, name_columns, region_kind, shown_names

@@ -23,7 +23,6 @@ from crosswalk.emu.report.cells import (
     padded_hexadecimal,
     spaces,
 )
-from crosswalk.emu.report.ept import ept_flags_text
 from crosswalk.emu.report.records import rights_record
 from crosswalk.emu.report.text import (
     FRAME_HEADING,
@@ -39,10 +38,9 @@ from crosswalk.emu.report.text import (
 )
 from crosswalk.walker.entry import Entry
 from crosswalk.walker.frames import Frames
+from crosswalk.walker.guest_pages import EptPages, GuestPages, GuestRanges
 from crosswalk.walker.mappings import Ranges
 from crosswalk.walker.memory import U64
-from crosswalk.walker.nested.ept import EptEntry
-from crosswalk.walker.nested.second_level import EptPages, GuestPages, GuestRanges
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.second_level import TableContext
@@ -225,13 +223,16 @@ def _ept_flag_code(pages: EptPages) -> U64:
 
 
 def _ept_flags_of(code: int) -> str:
+    # Other listings do without what it imports.
+    from crosswalk.emu.report.ept import ept_flags_text  # noqa: PLC0415
+
     low = code & _EPT_LOW | (code & _EPT_NEXT) << _EPT_BETWEEN
     return ept_flags_text(low | code >> _EPT_PLACE << _EPT_HIGH)
 
 
 _EPT_LOW, _EPT_BETWEEN, _EPT_NEXT = 7, 3, 0xF8
 """Rights, then between them and IPAT to XU the memory type."""
-_EPT_HIGH, _EPT_PLACE = EptEntry.VERIFY_PAGING.bit_length() - 1, 8
+_EPT_HIGH, _EPT_PLACE = 57, 8
 """The flags from bit 57 up."""
 
 _FLAGS = Texts(_flags_of)

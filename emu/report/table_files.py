@@ -16,9 +16,9 @@ from crosswalk.emu.report.cells import hexadecimal, lengths
 from crosswalk.emu.report.listings import Coded, Column, Rows, coded_cell, extra
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.frames import Frames
+from crosswalk.walker.guest_pages import EptPages, GuestPages, GuestRanges
 from crosswalk.walker.mappings import Ranges
 from crosswalk.walker.memory import U64
-from crosswalk.walker.nested.second_level import EptPages, GuestPages, GuestRanges
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.rights import rwx
 from crosswalk.walker.second_level import TableContext

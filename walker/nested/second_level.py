@@ -7,7 +7,6 @@ Source: Intel SDM vol. 3C, "EPT Translation Mechanism"; AMD APM vol. 2, "Nested 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from crosswalk.walker.bulk import grants_of, leaves_among
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import LEVELS, Entry, reserved_bits
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.guest_pages import GuestRanges
 from crosswalk.walker.mappings import coalesce_pages
 from crosswalk.walker.memory import U64
 from crosswalk.walker.nested.context import EptContext
@@ -26,37 +26,16 @@ from crosswalk.walker.nested.ept import (
     ept_reserved_bits,
     misconfigured,
 )
-from crosswalk.walker.nested.ept_bulk import ept_leaves_among, ept_types_of, ept_uses_of_entries
+from crosswalk.walker.nested.ept_bulk import ept_leaves_among, ept_uses_of_entries
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.protection.policy import Use
-from crosswalk.walker.ranges import Ranges
 from crosswalk.walker.rights import GRANTS, WRITES, Grant, Rights
 from crosswalk.walker.second_level import SecondLevel, SecondLevelTable
 
-__all__ = ["EptPages", "EptTables", "GuestPages", "GuestRanges", "NptTables", "guest_ranges"]
+__all__ = ["EptTables", "NptTables", "guest_ranges"]
 
 _READS = Rights.SUPERVISOR_READ | Rights.USER_READ
 _BYTES = 1 << 8
-
-
-@dataclass(frozen=True, slots=True)
-class GuestPages(Pages):
-    """n pages of guest-physical addresses, as `Pages`: `va` are guest-physical, `pa` the host's."""
-
-
-@dataclass(frozen=True, slots=True)
-class EptPages(GuestPages):
-    """The same of an EPT, whose flags are those of `EptEntry`, and whose leaves have types."""
-
-    @property
-    def types(self) -> NDArray[np.uint8]:
-        """The `MemoryType` of each, uint8[n]: that of its leaf, before the guest's PAT."""
-        return ept_types_of(self.flags)
-
-
-@dataclass(frozen=True, slots=True)
-class GuestRanges(Ranges):
-    """n ranges of guest-physical addresses, as `Ranges`: `va` are guest-physical."""
 
 
 class EptTables(SecondLevel):
