@@ -16,7 +16,7 @@ import numpy as np
 
 from crosswalk.emu.monitor.machines import HostMachine
 from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
-from crosswalk.emu.workers.sandbox import Limits, NoAnswer, Process
+from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process
 from crosswalk.guest.monitor import commands
 from crosswalk.guest.monitor.commands import Answer, Command, Damaged, Flag, Op, Refusal, Status
 from crosswalk.guest.monitor.image import (
@@ -39,7 +39,7 @@ PLACE = 0x800_0000
 
 _MEMORY = 1 << 34
 _OUTPUT = 1 << 20
-_PATIENCE = 6.0
+_PATIENCE = 10.0
 _RING = bytes([RING])
 _KEPT = 1 << 16
 """Words of a batch that are kept free, of commands and of answers."""
@@ -232,7 +232,8 @@ class Monitor:
         if last is None and not self._begun:
             return BadInput(f"{self.name} isn't started: {failed}")
         answers = list(_undamaged(self._answers(BUFFER // 8), self._batch))
-        return MonitorEnded(self.name, last or str(failed), answers)
+        ended = f"hangs: {failed}" if failed.failure is Failure.HANG else str(failed)
+        return MonitorEnded(self.name, last or ended, answers)
 
 
 def _no_body() -> None:
