@@ -16,6 +16,7 @@ attributes there are depends on the series of patches; mainline's KVM has PRIVAT
 
 from collections.abc import Iterator
 from enum import StrEnum
+from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class AttributeSet(StrEnum):
     DENY = "deny"
 
 
-_WORDS = 4
+_ENTRY = Struct("<4Q")
 _EXECUTE = Use.SUPERVISOR_EXECUTE | Use.USER_EXECUTE
 _HEKI_READ, _HEKI_WRITE, _HEKI_EXEC, _HEKI_IMMUTABLE = (1 << at for at in range(4, 8))
 _DENIED = {Use.READ: 1 << 0, Use.WRITE: 1 << 1, Use.SUPERVISOR_EXECUTE: 1 << 2}
@@ -62,7 +63,7 @@ def encode_attributes(protection: Protection, attributes: AttributeSet) -> bytes
     values = _ATTRIBUTES[attributes][protection.wanted]
     rows = protection.runs_of(values)
     found = [(start, size, int(values[row]), 0) for start, size, row in rows]
-    return np.array(found, "<u8").reshape(-1, _WORDS).tobytes()
+    return b"".join(_ENTRY.pack(*each) for each in found)
 
 
 def decode_attributes(data: bytes, attributes: AttributeSet) -> Iterator[tuple[int, int, Use]]:
@@ -73,10 +74,9 @@ def decode_attributes(data: bytes, attributes: AttributeSet) -> Iterator[tuple[i
     to the set, flags; for DENY also writing or executing without reading. And for bytes that are
     no whole entries.
     """
-    if len(data) % (8 * _WORDS):
-        raise BadInput(f"a list of {len(data):,} bytes: entries have {8 * _WORDS}")
-    rows = np.frombuffer(data, "<u8").reshape(-1, _WORDS).tolist()
-    for number, (start, size, value, flags) in enumerate(rows):
+    if len(data) % _ENTRY.size:
+        raise BadInput(f"a list of {len(data):,} bytes: entries have {_ENTRY.size}")
+    for number, (start, size, value, flags) in enumerate(_ENTRY.iter_unpack(data)):
         wrong = _wrong(start, size, value, flags, attributes)
         if wrong:
             raise BadInput(f"entry {number:,} of the list, at {start:#x}: {wrong}")
@@ -104,12 +104,12 @@ def _use_of(value: int, attributes: AttributeSet) -> Use:
         return Use(granted | (Use.USER_EXECUTE if granted & Use.SUPERVISOR_EXECUTE else 0))
     if not value:
         return Use.READ | Use.WRITE | _EXECUTE
-    return (
-        Use.READ
-        | Use.USER_EXECUTE
-        | (Use.WRITE if value & _HEKI_WRITE else Use(0))
-        | (Use.SUPERVISOR_EXECUTE if value & _HEKI_EXEC else Use(0))
-    )
+    found = Use.READ | Use.USER_EXECUTE
+    if value & _HEKI_WRITE:
+        found |= Use.WRITE
+    if value & _HEKI_EXEC:
+        found |= Use.SUPERVISOR_EXECUTE
+    return found
 
 
 def _attributes_of(use: int, attributes: AttributeSet) -> int:
