@@ -46,6 +46,12 @@ HOST_TABLES = Group(
             help="the host's CR4 (0x20)",
             needs="ncr3",
         ),
+        option(
+            "--gmet",
+            action="store_true",
+            help="the guest-mode execute trap is on: U/S says who executes, and nothing else",
+            needs="ncr3",
+        ),
     ),
 )
 """Which tables: `crosswalk.emu.cli.host_tables` takes their values."""

@@ -209,7 +209,7 @@ def _tables(
             page1gb=not options.no_page1gb,
             encryption_mask=options.encryption_mask or 0,
         )
-        return NptTables(host), tuple(assumed)
+        return NptTables(host, gmet=options.gmet), tuple(assumed)
     context = chosen_ept(options, width)
     return EptTables(context), (*assumed, *assumed_of_ept(options, context))
 

@@ -36,7 +36,14 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Source
 from crosswalk.walker.formats.documents import outcome_record
 from crosswalk.walker.memory_types import MemoryTypes, pat_index
-from crosswalk.walker.nested import EptContext, NestedContext, translate_nested, walk_nested
+from crosswalk.walker.nested import (
+    EptContext,
+    NestedContext,
+    NestedOutcome,
+    NestedWalk,
+    nested_outcomes,
+    walk_nested,
+)
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.spaces import access_key
 from crosswalk.walker.translate import StepKind, Walk, translate, walk_access
@@ -255,9 +262,9 @@ def _nested(options: argparse.Namespace, source: Source, access: Access) -> int:
     large, too, and its vendor is AMD, whose nested paging it is.
     """
     host, text, assumed = _host(options, source)
-    context = NestedContext(source.context, host)
+    context = NestedContext(source.context, host, gmet=options.gmet)
     path = walk_nested(source.memory, context, access.va)
-    predicted = translate_nested(source.memory, context, access)
+    predicted, *others = nested_outcomes(source.memory, context, access)
     observed = known = None
     if options.observe:
         from crosswalk.emu.cli.observe import observe_nested  # noqa: PLC0415  # The same.
@@ -268,7 +275,7 @@ def _nested(options: argparse.Namespace, source: Source, access: Access) -> int:
     if assumed:
         remark(f"assumed: {', '.join(assumed)}")
     if options.json:
-        record = nested_record(path, access, predicted)
+        record = nested_record(path, access, predicted, *others)
         if observed is not None:
             record["observed"] = nested_outcome_json(observed)
         if known is not None:
@@ -276,18 +283,26 @@ def _nested(options: argparse.Namespace, source: Source, access: Access) -> int:
         emit(record)
     else:
         print(access_text(access))
-        for line in nested_walk_lines(context, path):
+        for line in (*nested_walk_lines(context, path), *_predictions(path, predicted, *others)):
             print(line)
-        print(f"predicted: {nested_outcome_text(predicted, may=True)}")
-        stage = stage_of(predicted, path)
-        if stage is not None:
-            print(f"failed in: {stage}")
         if observed is not None:
             print(f"observed:  {nested_outcome_text(observed)}")
         if known is not None:
             names = ", ".join(known)
             print(f"known emulator divergences: {names}" if names else "verdict: FAILED")
     return 0 if known is None or known else 1
+
+
+def _predictions(
+    path: NestedWalk, predicted: NestedOutcome, *others: NestedOutcome
+) -> Iterator[str]:
+    """Yield what is predicted, and what the processor may choose instead."""
+    yield f"predicted: {nested_outcome_text(predicted, may=True)}"
+    for each in others:
+        yield f"or:        {nested_outcome_text(each, may=True)}"
+    stage = stage_of(predicted, path)
+    if stage is not None:
+        yield f"failed in: {stage}"
 
 
 def _host(
@@ -300,7 +315,9 @@ def _host(
     if options.eptp is None:
         host = chosen_npt(options, guest.maxphyaddr, page1gb=guest.page1gb)
         pointer = f"nCR3 {host.cr3:#x}"
-        text = f"{host.mode} paging, {pointer}, NXE {int(host.nxe)}"
+        text = (
+            f"{host.mode} paging, {pointer}, NXE {int(host.nxe)}{', GMET' if options.gmet else ''}"
+        )
     else:
         host = chosen_ept(options, guest.maxphyaddr)
         pointer, text = f"EPTP {host.eptp:#x}", ept_context_text(host)

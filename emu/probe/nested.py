@@ -304,6 +304,8 @@ class NestedProber:
     def enter(self, memory: PhysicalMemory, context: NestedContext) -> None:
         """Go on with other tables, as a new prober would; in less time if RAM lies where it did."""
         control = Control.of(context.guest)
+        if context.gmet:
+            raise BadInput("predicted only: GMET: no emulated CPU has it")
         for side, each in (("guest", control), ("host", Control.of(context.npt))):
             if each.levels != 4:
                 raise BadInput(f"no emulated CPU has nested paging with {each.mode} ({side})")

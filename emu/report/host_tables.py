@@ -37,16 +37,17 @@ def host_context_text(tables: EptTables | NptTables) -> str:
     """Return how a host's tables are read, in one line."""
     if isinstance(tables, EptTables):
         return ept_context_text(tables.context)
-    return npt_context_text(tables.context)
+    return npt_context_text(tables.context, gmet=tables.gmet)
 
 
-def npt_context_text(host: PagingContext) -> str:
+def npt_context_text(host: PagingContext, *, gmet: bool = False) -> str:
     """Return how AMD's nested tables are read, in one line."""
     mask = host.encryption_mask
     encrypted = f", encryption mask {mask:#x}" if mask else ""
     return (
         f"{host.levels}-level nested tables, nCR3 {host.cr3:#x}, NXE {int(host.nxe)}, "
         f"MAXPHYADDR {host.maxphyaddr}{'' if host.page1gb else ', no 1-GiB pages'}{encrypted}"
+        f"{', GMET' if gmet else ''}"
     )
 
 

@@ -92,8 +92,13 @@ def nested_walk_lines(context: NestedContext, path: NestedWalk) -> Iterator[str]
         yield from _gpa_walk_lines(context, path.page)
 
 
-def nested_record(path: NestedWalk, access: Access, outcome: NestedOutcome) -> dict[str, Any]:
-    """Return one translation as `translate --ncr3 --json`, or --eptp, prints it."""
+def nested_record(
+    path: NestedWalk, access: Access, outcome: NestedOutcome, *others: NestedOutcome
+) -> dict[str, Any]:
+    """Return one translation as `translate --ncr3 --json`, or --eptp, prints it.
+
+    `others` are outcomes that the processor may choose instead.
+    """
     stage = stage_of(outcome, path)
     return {
         "va": hex(access.va),
@@ -103,6 +108,7 @@ def nested_record(path: NestedWalk, access: Access, outcome: NestedOutcome) -> d
         "steps": [_gpa_walk_record(lookup) for lookup in path.tables],
         "page": None if path.page is None else _gpa_walk_record(path.page),
         "predicted": nested_outcome_json(outcome),
+        **({"or": [nested_outcome_json(each) for each in others]} if others else {}),
         "failed": None if stage is None else stage.value,
     }
 

@@ -107,15 +107,17 @@ class EptTables(SecondLevel):
 class NptTables(SecondLevel):
     """AMD's nested tables, under the host's registers: rights are a user's, for both privileges.
 
+    With `gmet` they differ in execution: see `crosswalk.walker.nested.context.NestedContext`.
+
     `BadInput` for a host that isn't in IA-32e mode.
     """
 
     use = int(Entry.A | Entry.D)
 
-    def __init__(self, host: PagingContext) -> None:
+    def __init__(self, host: PagingContext, *, gmet: bool = False) -> None:
         if not host.mode.long:
             raise BadInput(f"nested tables have 4 or 5 levels; the host has {host.mode} paging")
-        self.context = host
+        self.context, self.gmet = host, gmet
         self.root, self.levels = host.root, host.levels
         self.address_mask, self.encryption_mask = host.address_mask, host.encryption_mask
         self.formats = {
@@ -124,13 +126,15 @@ class NptTables(SecondLevel):
             )
             for number, at in LEVELS.items()
         }
-        self.rights = np.array([_rights_of(_use_of(grant)) for grant in range(GRANTS)], np.uint8)
+        uses = _trapped_use_of if gmet else _use_of
+        self.rights = np.array([_rights_of(uses(grant)) for grant in range(GRANTS)], np.uint8)
 
     @property
     def key(self) -> tuple[object, ...]:
         """What two of these have in common, beside the root, if they are one address space."""
         each = self.context
-        return ("npt", each.mode, each.maxphyaddr, each.page1gb, each.nxe, each.encryption_mask)
+        read = each.mode, each.maxphyaddr, each.page1gb, each.nxe, each.encryption_mask
+        return ("npt", *read, self.gmet)
 
     def leaves_among(self, level: int, entries: U64) -> NDArray[np.bool_]:
         """Return which of these present entries of one level map a page, bool[n]."""
@@ -172,6 +176,15 @@ def _use_of(grant: int) -> Use:
         found |= Use.WRITE
     if grant & Grant.EXECUTE:
         found |= Use.SUPERVISOR_EXECUTE | Use.USER_EXECUTE
+    return found
+
+
+def _trapped_use_of(grant: int) -> Use:
+    """Return the same under GMET: a user's page is no code of the supervisor's."""
+    found = Use.READ | (Use.WRITE if grant & Grant.WRITE else Use(0))
+    if grant & Grant.EXECUTE:
+        found |= Use.USER_EXECUTE
+        found |= Use(0) if grant & Grant.USER else Use.SUPERVISOR_EXECUTE
     return found
 
 

@@ -221,6 +221,8 @@ def test_a_guest_physical_address_too_wide_has_no_nested_steps(run, nested_case)
     [
         (("--host-efer", "0xd00"), "--host-efer needs --ncr3"),
         (("--host-cr4", "0x20"), "--host-cr4 needs --ncr3"),
+        (("--gmet",), "--gmet needs --ncr3"),
+        (("--ncr3", NCR3, "--gmet", "--observe"), "predicted only: GMET"),
         (("--ncr3", "0x100000"), "nCR3 0x100000 points outside the memory"),
         (("--ncr3", "nowhere"), "--ncr3"),
         (("--ncr3", "0x10000000000"), "the host: cr3 = 0x10000000000 sets address bits above"),
@@ -242,6 +244,8 @@ def wrong_page(name, monkeypatch):
 
     def wrong(*given):
         said = right(*given)
+        if isinstance(said, tuple):
+            return (replace(said[0], pa=said[0].pa ^ 0x1000), *said[1:])
         return replace(said, pa=said.pa ^ 0x1000)
 
     monkeypatch.setattr(translating, name, wrong)
@@ -263,7 +267,7 @@ def test_an_observation_under_nested_tables_that_differs_is_a_divergence(
 ):
     asked = ("translate", nested_case, "0x400123", "--ncr3", NCR3, "--observe")
     assert 0 == run(*asked).status
-    wrong_page("translate_nested", monkeypatch)
+    wrong_page("nested_outcomes", monkeypatch)
     ran = run(*asked)
     assert (1, "verdict: FAILED") == (ran.status, ran.out.splitlines()[-1])
     document = run(*asked, "--json")

@@ -52,7 +52,7 @@ TAKEN = {
 
 READ = {
     *("cr0", "cr3", "cr4", "efer", "pkru", "pkrs", "rflags_ac", "maxphyaddr", "page1gb"),
-    *("vendor", "encryption_mask", "guest", "host", "npt"),
+    *("vendor", "encryption_mask", "guest", "host", "npt", "gmet"),
 }
 """What the probe may read of a context: raw registers and features."""
 
