@@ -16,7 +16,7 @@ from crosswalk.walker.ranges import Folding, Range, Ranges, repeats_folded
 from crosswalk.walker.repeats import Runs
 from crosswalk.walker.rights import rights_table
 from crosswalk.walker.second_level import TableContext
-from crosswalk.walker.spaces import Contexts, distinct_contexts
+from crosswalk.walker.spaces import distinct_contexts
 
 __all__ = [
     "IGNORED",
@@ -70,20 +70,24 @@ class HekiArgs:
 
 @overload
 def mappings(
-    memory: PhysicalMemory, context: PagingContext, start: int = 0, end: int = TOP
+    memory: PhysicalMemory, context: TableContext, start: int = 0, end: int = TOP
 ) -> Iterator[Mapping]: ...
 @overload
 def mappings(
     memory: PhysicalMemory, context: Sequence[PagingContext], start: int = 0, end: int = TOP
 ) -> Iterator[RootedMapping]: ...
 def mappings(
-    memory: PhysicalMemory, context: Contexts, start: int = 0, end: int = TOP
+    memory: PhysicalMemory,
+    context: TableContext | Sequence[PagingContext],
+    start: int = 0,
+    end: int = TOP,
 ) -> Iterator[Mapping]:
     """Yield every mapping whose page touches [start, end), whole, in address order.
 
-    Of several address spaces those of one after the other, in the order given, each root once.
+    Of several address spaces those of one after the other, in the order given, each root once. Of
+    a hypervisor's tables (`crosswalk.walker.nested.EptTables`) `va` is guest-physical.
     """
-    if not isinstance(context, PagingContext):
+    if isinstance(context, Sequence):
         for each in distinct_contexts(context):
             for it in mappings(memory, each, start, end):
                 yield RootedMapping(it.va, it.pa, it.size, it.level, it.flags, it.rights, each)

@@ -11,6 +11,8 @@ AMD's nested paging (AMD APM vol. 2) and Intel's EPT (Intel SDM vol. 3C): one wa
 - `EptEntry`: the bits of an EPT entry; `crosswalk.walker.nested.ept` has the rest of the format.
 - `NestedTables`: nested tables, or an EPT, built and updated, range by range; `tables_image`: in
   just as many frames as they need.
+- `EptTables`, `NptTables`: an EPT, or nested tables, as a context for `crosswalk.walker.mappings`
+  and `collective_rights`, which list all that they map.
 """
 
 from crosswalk.walker.nested.context import EptCapability, EptContext, NestedContext
@@ -26,6 +28,7 @@ from crosswalk.walker.nested.outcome import (
     nested_error_names,
     qualification_names,
 )
+from crosswalk.walker.nested.second_level import EptTables, NptTables
 from crosswalk.walker.nested.tables import MemoryFull, NestedTables
 from crosswalk.walker.nested.translate import (
     GpaWalk,
@@ -40,6 +43,7 @@ __all__ = [
     "EptContext",
     "EptEntry",
     "EptMisconfiguration",
+    "EptTables",
     "EptViolation",
     "GpaWalk",
     "MemoryFull",
@@ -49,6 +53,7 @@ __all__ = [
     "NestedPageFault",
     "NestedTables",
     "NestedWalk",
+    "NptTables",
     "Qualification",
     "nested_error_names",
     "nested_outcomes",

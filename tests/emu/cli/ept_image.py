@@ -12,7 +12,6 @@ EPTP = 0x10_005E
 WB, UC = 6 << 3, 0
 R, W, X, XU = EptEntry.R, EptEntry.W, EptEntry.X, EptEntry.XU
 LARGE, USED, DIRTY = EptEntry.PS, EptEntry.A, EptEntry.D
-SUPPRESS_VE = EptEntry.SUPPRESS_VE
 ALL = int(R | W | X | XU | USED)
 P, RW, US, PS, G, XD = Entry.P, Entry.RW, Entry.US, Entry.PS, Entry.G, Entry.XD
 MIB2 = 1 << 21
@@ -34,7 +33,7 @@ def ept():
     grant(0x40_3000, R | W | WB | USED | DIRTY)
     grant(0x40_4000, R | W | WB)
     # Writable and executable without being readable: how KVM marks what it emulates.
-    grant(0xFEB0_0000, W | X | SUPPRESS_VE, host=0xFEB0_0000)
+    grant(0xFEB0_0000, W | X, host=0xFEB0_0000)
     grant(0xFEE0_0000, R | W | UC | EptEntry.IPAT, host=0xFEE0_0000)
     return tables
 

@@ -22,6 +22,7 @@ from tests.emu.targets.walkers import ROOT
 from tests.tables import KIB4, MIB2, context
 
 IMAGE = ROOT / "docs" / "examples" / "ept.json"
+CASES = ROOT / "tests" / "cases"
 MBEC = ("--eptp", hex(EPTP), "--mbec")
 LISTED = [
     (0, MIB2, "rw-", "rw-", "WB"),
@@ -269,6 +270,31 @@ def test_what_is_listed_is_where_translations_through_the_guest_arrive(run):
     for va, gpa in mapped.items():
         outcome = translate_nested(source.memory, nested, Access(va, AccessType.READ, 0, None))
         assert (Translation, found[gpa]) == (type(outcome), outcome.pa)
+
+
+@pytest.mark.parametrize("kind", ["ept", "ept-mbec"])
+def test_an_ept_that_protect_wrote_grants_what_protect_said(run, tmp_path, kind):
+    linux = CASES / "linux-6.1-4level.json"
+    document, image = tmp_path / "granted.json", tmp_path / "granted.ept"
+    asked = ("protect", linux, "--tables", kind, "--format")
+    assert 0 == run(*asked, "json", "--output", document).status
+    assert 0 == run(*asked, "ept", "--at", "0x40000000", "--output", image).status
+    expected = []
+    for each in json.loads(document.read_bytes())["ranges"]:
+        both = "".join(name[0] if name in each["granted"] else "-" for name in ("read", "write"))
+        executes = (f"{who}_execute" in each["granted"] for who in ("supervisor", "user"))
+        rights = (f"{both}{'x' if it else '-'}" for it in executes)
+        expected.append((each["pa"], each["size"], *rights))
+
+    raw = ("--kind", "raw", "--base", "0x40000000", "--eptp", "0x4000001e")
+    mbec = ("--mbec",) if kind == "ept-mbec" else ()
+    found = run("frames", image, *raw, *mbec, "--json").records
+    assert 10 < len(expected)
+    assert expected == [tuple(it.values()) for it in found]
+    # Where a page lies isn't changed, and neighbours of equal rights are a range.
+    ranges = run("walk", image, *raw, *mbec, "--coalesce", "--json").records
+    assert expected == [(it["gpa"], it["size"], *it["rights"].values()) for it in ranges]
+    assert all(it["gpa"] == it["pa"] for it in ranges)
 
 
 @pytest.fixture
