@@ -7,6 +7,7 @@ import resource
 import select
 import signal
 import struct
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -126,6 +127,9 @@ class Process:
     and ends itself within `_PATIENCE` seconds. Between it and the child is a process that does
     nothing but wait for the child: whoever kills or stops its own parent doesn't hit the keeper.
     An answer counts if both are alive behind it: one who kills them may answer before it dies.
+
+    What the child answers unasked waits in a pipe, and when that is full, so does the child. With
+    `unread` the pipe has so many bytes, or the fewest that the kernel gives.
     """
 
     def __init__(
@@ -134,6 +138,8 @@ class Process:
         body: Callable[[], object],
         command: list[str] | None = None,
         gauges: Gauges = _GAUGES,
+        *,
+        unread: int | None = None,
     ) -> None:
         self._limits, self._gauges = limits, gauges
         self._memory_kills = gauges.memory_kills()
@@ -156,6 +162,9 @@ class Process:
                 os.close(descriptor)
         for descriptor in self._ends:
             os.set_blocking(descriptor, False)
+        if unread is not None and sys.platform == "linux":
+            with suppress(OSError):  # A kernel may have pipes of one size alone.
+                fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, unread)
         self._ended: ProcessEnded | None = None
         self._last = b""
 

@@ -6,7 +6,8 @@
 #   ANSWERS     the answers to it
 #
 # A batch is there when the doorbell has another number; that the answers are, one byte by port 0xE9
-# says.
+# says. Another byte goes there each time the doorbell is as it was: where nobody reads them, a pipe
+# is full after some, and the machine stands still until somebody does.
 
 .equ ATA_DATA, 0x170
 .equ ATA_COUNT, 0x172
@@ -51,6 +52,9 @@ send:
     ret
 
 # Wait for the next batch: R12 to R13.
+unchanged:
+    mov al, WAITING
+    out 0xe9, al
 receive:
     xor eax, eax
     mov ecx, 1
@@ -60,14 +64,14 @@ receive:
     lea rsi, [rbp + P_DOORBELL]
     mov rax, MARK
     cmp [rsi], rax
-    jne receive
+    jne unchanged
     mov rdx, [rsi + 8]
     cmp rdx, [rbp + D_BATCH]
-    je receive
+    je unchanged
     add rax, rdx
     add rax, [rsi + 16]
     cmp rax, [rsi + 24]
-    jne receive
+    jne unchanged
     mov [rbp + D_BATCH], rdx
     mov r12, [rbp + D_COMMANDS]
     mov r13, [rsi + 16]

@@ -38,6 +38,7 @@ __all__ = [
     "RING",
     "SECTOR",
     "SOURCES",
+    "WAITING",
     "Transport",
     "monitor_image",
     "size_of",
@@ -69,8 +70,8 @@ DISK_SECTORS = -(-(ANSWERS_SECTOR + BUFFER // SECTOR) // _CYLINDER) * _CYLINDER
 MARK = int.from_bytes(b"monitor\x01", "little")
 """The first word of the doorbell."""
 
-RING = 0xFE
-"""What port 0xE9 says when the answers are there: a byte that is in no text."""
+RING, WAITING = 0xFE, 0xFD
+"""What port 0xE9 says when the answers are there, and while no batch is: bytes that no text has."""
 
 _TOP = 3 << 30
 _KEPT_WORDS = 64
@@ -256,6 +257,7 @@ def symbols() -> dict[str, int]:
         "KEPT_WORDS": _KEPT_WORDS,
         "MARK": MARK,
         "RING": RING,
+        "WAITING": WAITING,
         "COMMANDS_SECTOR": COMMANDS_SECTOR,
         "ANSWERS_SECTOR": ANSWERS_SECTOR,
         "UNEXPECTED_HEAD": Op.GREETING | Status.FAULT << 8,
