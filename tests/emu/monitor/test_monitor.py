@@ -1,10 +1,13 @@
 """The monitor in Bochs: its mailbox, what fails, how it ends."""
 
+import fcntl
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +49,19 @@ def test_the_greeting_names_the_machine_and_its_ram(shared):
     assert not greeting.free(greeting.end - 8, 16)
     assert not greeting.free(PLACE - 8, 16)
     assert not greeting.free(0xA0000, 8)
+
+
+def test_a_monitor_that_waits_fills_its_pipe_and_then_goes_on(shared):
+    shared.perform(commands.store([(ROOM, 5)]))
+    answers = shared._process._answers
+    room = fcntl.fcntl(answers, fcntl.F_GETPIPE_SZ)
+    while unread(answers) < room:
+        os.sched_yield()
+    assert [5] == shared.perform(commands.read(ROOM, 1))[0].words
+
+
+def unread(pipe):
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
 
 
 def test_more_memory_than_a_batch_has_room_for_is_written_and_read(shared):
@@ -171,6 +187,7 @@ def test_a_machine_that_ends_leaves_the_answers_that_were_written_down(monitor):
     assert "bochs panics: exception(): 3rd (13) exception with no resolution" in str(ended.value)
 
 
+@pytest.mark.slow
 def test_a_machine_that_hangs_is_ended(bochs3):
     with Monitor(BochsHost(bochs3), seconds=3) as monitor:
         with pytest.raises(MonitorEnded, match=r"bochs hangs: no answer in \d+ s") as ended:
