@@ -48,6 +48,9 @@ _END = OWN_FRAMES + (8 << 20)
 _TRIES = 3
 """How often a machine is begun that somebody else kills."""
 
+_SECONDS = 30.0
+"""CPU time for what is put to a machine at once: accesses take milliseconds, and some may hang it."""
+
 _MOST_DEATHS = 64
 """After so many deaths at the accesses of one pair, the rest isn't asked."""
 
@@ -305,7 +308,7 @@ class NestedJudge:
             if self._monitor is not None:
                 break
             try:
-                monitor = Monitor(self._machine)
+                monitor = Monitor(self._machine, seconds=_SECONDS)
             except ProcessLost:
                 if not left:
                     raise

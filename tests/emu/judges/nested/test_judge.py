@@ -64,7 +64,7 @@ class FakeMonitor:
 
     deaths, changed, ram, starts, refuses = frozenset(), (), RAM, 0, 0
 
-    def __init__(self, machine):
+    def __init__(self, machine, *, seconds):
         type(self).starts += 1
         if type(self).starts <= self.refuses:
             raise ProcessLost("fake was killed by somebody else")
