@@ -16,6 +16,7 @@ import pytest
 from crosswalk.emu.judges.machine import CpuWish
 from crosswalk.emu.monitor.machines import BochsHost
 from crosswalk.emu.monitor.monitor import PLACE, CommandFailed, Monitor, MonitorEnded
+from crosswalk.emu.workers import sandbox
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.guest.monitor import commands, places
 from crosswalk.guest.monitor.commands import Command, Damaged, Op, Status
@@ -236,7 +237,7 @@ def test_a_batch_that_is_interrupted_ends_the_machine(bochs3, monkeypatch):
     before = descendants(os.getpid())
     with Monitor(BochsHost(bochs3), seconds=60) as monitor:
         assert before != descendants(os.getpid())
-        monkeypatch.setattr("crosswalk.emu.workers.sandbox._read", interrupted)
+        monkeypatch.setattr(sandbox, "_read", interrupted)
         with pytest.raises(KeyboardInterrupt):
             monitor.perform(commands.read(ROOM, 1))
         monkeypatch.undo()
