@@ -131,10 +131,11 @@ class HostSpace:
     def record(self) -> dict[str, Any]:
         """Return what --summary writes."""
         found, context = self.unfollowed, self.tables.context
+        gmet = {"gmet": self.tables.gmet} if isinstance(self.tables, NptTables) else {}
         return {
             pointer_name(self.tables).lower(): hex(_pointer(self.tables)),
             "levels": self.tables.levels,
-            **({"mbec": context.mbec} if isinstance(context, EptContext) else {}),
+            **({"mbec": context.mbec} if isinstance(context, EptContext) else gmet),
             "mappings": sum(self.levels.values()),
             "unfollowed": {"outside": found.outside, "reserved": found.reserved},
             "assumed": list(self.assumed),

@@ -10,24 +10,33 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from crosswalk.walker import SparseWords, collective_rights, count_mappings
+from crosswalk.walker import (
+    Access,
+    AccessType,
+    SparseWords,
+    collective_rights,
+    count_mappings,
+    mappings,
+)
 from crosswalk.walker.aliases import Aliases, AliasQuery
 from crosswalk.walker.chosen import Spans, chosen_pages
 from crosswalk.walker.nested import (
     EptCapability,
     EptContext,
     EptEntry,
+    second_level,
 )
 from crosswalk.walker.nested.ept import EPT_LEVELS, descend_ept, ept_leaf_address
 from crosswalk.walker.nested.second_level import EptTables, NptTables, guest_ranges
+from crosswalk.walker.nested.translate import Npt
 from crosswalk.walker.nested.violations import ept_uses_of
 from crosswalk.walker.pages import pages
 from crosswalk.walker.protection.policy import Use
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights
-from crosswalk.walker.translate import StepKind, descend, leaf_address
+from crosswalk.walker.translate import StepKind
 from crosswalk.walker.unfollowed import Reason, unfollowed
-from tests.random_tables import RandomTables, extended_tables
-from tests.tables import KIB4, MIB2
+from tests.random_tables import extended_tables
+from tests.tables import KIB4, LONG, MIB2
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
@@ -284,22 +293,57 @@ def test_a_rule_that_the_bulk_walk_breaks_is_found(plant):
     assert drawn.expected == listed(drawn)
 
 
-@QUICK
-@given(tables=extended_tables())
-def test_nested_tables_are_ordinary_ones_of_a_user_without_a_sign(tables: RandomTables):
-    host = tables.context
-    if not host.mode.long:
-        return
-    space, everything = NptTables(host), {}
-    for block in pages(tables.memory, space):
-        for it in block:
-            everything[it.va] = it
-    plain = {it.va & (1 << host.va_bits) - 1: it for b in pages(tables.memory, host) for it in b}
-    assert everything.keys() == plain.keys()
-    for gpa, it in everything.items():
-        path = descend(tables.memory, host, gpa)
+RIGHTS = {
+    (AccessType.READ, 0): Rights.SUPERVISOR_READ,
+    (AccessType.READ, 3): Rights.USER_READ,
+    (AccessType.WRITE, 0): Rights.SUPERVISOR_WRITE,
+    (AccessType.WRITE, 3): Rights.USER_WRITE,
+    (AccessType.EXECUTE, 0): Rights.SUPERVISOR_EXECUTE,
+    (AccessType.EXECUTE, 3): Rights.USER_EXECUTE,
+}
+
+
+def npt_pages(tables, host, *, gmet):
+    return [it for b in pages(tables.memory, NptTables(host, gmet=gmet)) for it in b]
+
+
+def as_accesses_end(tables, host, *, gmet):
+    """Whether the pages of nested tables are those that `Npt` lets accesses through to."""
+    npt = Npt(host, gmet)
+    for it in npt_pages(tables, host, gmet=gmet):
+        path = npt.descend(tables.memory, it.va)
+        rights = Rights(0)
+        for (kind, cpl), right in RIGHTS.items():
+            if npt.page_fault(path, Access(it.va, kind, cpl), 0) is None:
+                rights |= right
         leaf = path.leaf
-        assert (leaf.level, leaf_address(host, leaf.level, leaf.entry)) == (it.level, it.pa)
-        user = plain[gpa].rights >> 3
-        # SMEP and SMAP withhold nothing from a user.
-        assert (user, user) == (it.rights & 7, it.rights >> 3)
+        if (leaf.level, npt.address(leaf, it.va), rights) != (it.level, it.pa, it.rights):
+            return False
+    return True
+
+
+@QUICK
+@given(tables=extended_tables(modes=LONG), gmet=st.booleans())
+def test_nested_tables_of_amd_let_accesses_through_as_they_are_listed(tables, gmet):
+    host = tables.context
+    assert as_accesses_end(tables, host, gmet=gmet)
+    # They are ordinary tables, but for the sign of an address.
+    plain = [
+        (it.va & (1 << host.va_bits) - 1, it.pa, it.size) for it in mappings(tables.memory, host)
+    ]
+    listed = [(it.va, it.pa, it.size) for it in npt_pages(tables, host, gmet=gmet)]
+    assert sorted(plain) == listed
+
+
+@pytest.mark.parametrize("gmet", [False, True])
+def test_rights_of_the_other_kind_of_nested_tables_are_found(gmet, monkeypatch):
+    name = "_trapped_use_of" if gmet else "_use_of"
+    other = "_use_of" if gmet else "_trapped_use_of"
+
+    def wrong(tables):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(second_level, name, getattr(second_level, other))
+            return not as_accesses_end(tables, tables.context, gmet=gmet)
+
+    tables = find(extended_tables(modes=LONG), wrong, settings=SEARCH)
+    assert as_accesses_end(tables, tables.context, gmet=gmet)
