@@ -89,7 +89,9 @@ def probe_mappings(agent: Agent, intended: Iterable[Intended]) -> Probed:
     probed = Probed()
     mappings = [(each, _pages(each)) for each in intended]
     probed.unbacked = sum(each.size // FRAME * each.count - pages for each, pages in mappings)
-    marked = np.ones(FRAMES, np.bool_)
+    marked = np.zeros(FRAMES, np.bool_)
+    for each, pages in mappings:
+        marked[each.pa // FRAME :][:pages] = True
     marked[TABLE_POOL] = False
     for privilege, end, probe in (("supervisor", _RET, _sweep), ("user", _INT, _as_user)):
         with _marked(agent, marked, end):

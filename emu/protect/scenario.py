@@ -18,7 +18,7 @@ from crosswalk.walker.frames import count_mappings
 from crosswalk.walker.protection.policy import TableKind
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
-__all__ = ["Scenario", "run_scenario"]
+__all__ = ["Scenario", "run_scenario", "stopped_by_right"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def run_scenario(
     intended[intended == 0] = READ_WRITE
     context = subject.guest.context
     bound = len(granted) if frames is None else frames
-    run = partial(run_attacks, subject, unprotected=_stopped_by_right, crashes=crashes)
+    run = partial(run_attacks, subject, unprotected=stopped_by_right, crashes=crashes)
     return Scenario(
         mapped=sum(count_mappings(subject.guest.memory, context).values()),
         unfollowed=unfollowed(subject.guest.memory, context),
@@ -126,7 +126,7 @@ def _by_permission(kind: TableKind, granted: Permissions) -> dict[str, int]:
     return {grant_text(kind, value): int(count) for value, count in enumerate(counts) if count}
 
 
-def _stopped_by_right(attack: AgentAttack) -> bool:
+def stopped_by_right(attack: AgentAttack) -> bool:
     """Return whether an attack is to be stopped by a right that a nested table withholds."""
     expected = attack.expected
     return isinstance(expected, NestedFault | Violation) and expected.withheld

@@ -53,16 +53,16 @@ from crosswalk.walker.nested import (
 from crosswalk.walker.outcome import GeneralProtection, PageFault
 from crosswalk.walker.protection.policy import TableKind
 
-__all__ = ["EptGuest"]
+__all__ = ["BASE", "COPY", "MSR_BITMAP", "EptGuest"]
 
-_BASE = 256 * MIB
+BASE = 256 * MIB
 """Where guest-physical address 0 lies in the machine. Behind the guest's RAM: a copy of it, a
 smaller one, the EPT, the MSR bitmap."""
-_COPY = _BASE + places.RAM_SIZE
-_SCRATCH, _SCRATCH_SIZE = _COPY + places.RAM_SIZE, 2 * MIB
+COPY = BASE + places.RAM_SIZE
+_SCRATCH, _SCRATCH_SIZE = COPY + places.RAM_SIZE, 2 * MIB
 _TABLES, _TABLE_FRAMES = _SCRATCH + _SCRATCH_SIZE, 64
-_MSR_BITMAP = _TABLES + _TABLE_FRAMES * FRAME
-_END = _MSR_BITMAP + FRAME
+MSR_BITMAP = _TABLES + _TABLE_FRAMES * FRAME
+_END = MSR_BITMAP + FRAME
 
 _AGENT = places.KERNEL + places.AGENT
 _GDT = places.KERNEL + places.DESCRIPTORS
@@ -144,11 +144,11 @@ class EptGuest:
     """
 
     def __init__(self, booted: Booted, monitor: Monitor, kind: TableKind) -> None:
-        if not monitor.greeting.free(_BASE, _END - _BASE):
-            raise CrosswalkError(f"{monitor.name}: no RAM from {_BASE:#x} to {_END:#x}")
+        if not monitor.greeting.free(BASE, _END - BASE):
+            raise CrosswalkError(f"{monitor.name}: no RAM from {BASE:#x} to {_END:#x}")
         self.booted, self.monitor = booted, monitor
         words = np.zeros(_TABLE_FRAMES * WORDS, np.uint64)
-        self.tables = FrameTables(words, _TABLES, FRAMES, kind=kind, offset=_BASE)
+        self.tables = FrameTables(words, _TABLES, FRAMES, kind=kind, offset=BASE)
         self.hypercall: Callable[[int, int, int], int] | None = None
         self.events: list[tuple[GuestEvent, int]] = []
         self.left_user = self.delivered = False
@@ -178,7 +178,7 @@ class EptGuest:
         state = long_mode(self._start, capabilities, rip=_AGENT, rsp=_STACK_TOP)
         self._forced = {"cr0": state[Field.CR0_MASK], "cr4": state[Field.CR4_MASK]}
         self._vmx = VmxGuest(monitor, _controls(kind), state | self._own_state())
-        self.memory = self._vmx.memory(_BASE, places.RAM_SIZE)
+        self.memory = self._vmx.memory(BASE, places.RAM_SIZE)
         self._system = self._vmx.memory(0, _END)
         self._load()
 
@@ -192,7 +192,7 @@ class EptGuest:
         byte, bit = _EFER_WRITES
         bitmap = np.zeros(FRAME, np.uint8)
         bitmap[byte] |= bit
-        self.monitor.write(_MSR_BITMAP, bitmap.view(np.uint64))
+        self.monitor.write(MSR_BITMAP, bitmap.view(np.uint64))
         self.flush()
 
     def flush(self) -> None:
@@ -247,7 +247,7 @@ class EptGuest:
             self.events.append((event, ended.register("rdi")))
             if len(self.events) > faults:
                 raise CrosswalkError(f"more events than expected: {describe_event(event)}")
-            if faults == 1:  # What it would go on with is to halt.
+            if ended.cpl:  # Where it would go on, in the kernel, is to halt.
                 return
             self._vmx.set({Field.RIP: ended.register("r15")})
 
@@ -259,13 +259,13 @@ class EptGuest:
         """Return words of the guest's RAM."""
         pieces = [addresses[at : at + _PIECE] for at in range(0, len(addresses), _PIECE)]
         answers = self.monitor.perform(
-            *(commands.load([_BASE + address for address in piece]) for piece in pieces)
+            *(commands.load([BASE + address for address in piece]) for piece in pieces)
         )
         return np.concatenate([np.zeros(0, np.uint64), *(each.payload for each in answers)])
 
     def put_words(self, words: Mapping[int, int]) -> None:
         """Write words of the guest's RAM."""
-        self.monitor.perform(commands.store((_BASE + pa, value) for pa, value in words.items()))
+        self.monitor.perform(commands.store((BASE + pa, value) for pa, value in words.items()))
         for pa in words:
             self._touch(pa, 8)
 
@@ -278,7 +278,7 @@ class EptGuest:
     def patched(self, at: int, frames: NDArray[np.intp], data: NDArray[np.uint8]) -> Iterator[None]:
         """Have `data` at an offset of these frames meanwhile."""
         rows = data.view(np.uint64)
-        places_ = [_BASE + frame * FRAME + at for frame in frames.tolist()]
+        places_ = [BASE + frame * FRAME + at for frame in frames.tolist()]
         size = rows.shape[1]
         kept = self.monitor.perform(*(commands.read(place, size) for place in places_))
         self._put(places_, rows)
@@ -293,19 +293,19 @@ class EptGuest:
         """Put this RAM back, at the end, to what it is now; 2 MiB at most."""
         if size > _SCRATCH_SIZE:
             raise CrosswalkError(f"no room to preserve {size:#x} bytes")
-        self.monitor.perform(commands.copy(_BASE + pa, _SCRATCH, size // 8))
+        self.monitor.perform(commands.copy(BASE + pa, _SCRATCH, size // 8))
         try:
             yield
         finally:
-            self.monitor.perform(commands.copy(_SCRATCH, _BASE + pa, size // 8))
+            self.monitor.perform(commands.copy(_SCRATCH, BASE + pa, size // 8))
             self._touch(pa, size)
 
     def save(self) -> _Saved:
         """Save the state; there is room for one."""
-        self.monitor.perform(commands.copy(_BASE, _COPY, places.RAM_SIZE // 8))
+        self.monitor.perform(commands.copy(BASE, COPY, places.RAM_SIZE // 8))
         self.flush()
         self._dirty[:] = False
-        copy = GuestMemory(self.monitor, _COPY, places.RAM_SIZE)
+        copy = GuestMemory(self.monitor, COPY, places.RAM_SIZE)
         return _Saved(self, copy, dict(self._control))
 
     def put_back(self, control: Mapping[str, int]) -> None:
@@ -314,7 +314,7 @@ class EptGuest:
         edges = np.flatnonzero(np.diff(self._dirty, prepend=False, append=False))
         self.monitor.perform(
             *(
-                commands.copy(_COPY + low * FRAME, _BASE + low * FRAME, (high - low) * FRAME // 8)
+                commands.copy(COPY + low * FRAME, BASE + low * FRAME, (high - low) * FRAME // 8)
                 for low, high in edges.reshape(-1, 2).tolist()
             )
         )
@@ -333,7 +333,7 @@ class EptGuest:
     def _own_state(self) -> dict[Field, int]:
         return {
             Field.EPTP: self._ept.eptp,
-            Field.MSR_BITMAP: _MSR_BITMAP,
+            Field.MSR_BITMAP: MSR_BITMAP,
             Field.EXCEPTION_BITMAP: _LOW,
             Field.GDTR_BASE: _GDT,
             Field.GDTR_LIMIT: _GDT_LIMIT,
@@ -344,12 +344,12 @@ class EptGuest:
 
     def _load(self) -> None:
         """Write the guest's RAM, and the gate of the INT by which user code ends."""
-        self.monitor.perform(commands.fill(_BASE, places.RAM_SIZE // 8))
+        self.monitor.perform(commands.fill(BASE, places.RAM_SIZE // 8))
         frames = self.booted.ram.words.reshape(-1, WORDS)
         used = frames.any(axis=1)
         edges = np.flatnonzero(np.diff(used, prepend=False, append=False))
         for low, high in edges.reshape(-1, 2).tolist():
-            self.monitor.write(_BASE + low * FRAME, frames[low:high].reshape(-1))
+            self.monitor.write(BASE + low * FRAME, frames[low:high].reshape(-1))
         handler = _AGENT + USER_LEFT
         low_word = handler & 0xFFFF | 0x10 << 16 | _FOR_USER << 32 | (handler >> 16 & 0xFFFF) << 48
         self.memory.write(_GATE, struct.pack("<QQ", low_word, handler >> 32))
@@ -360,7 +360,7 @@ class EptGuest:
         written = words[words & np.uint64(EptEntry.D) != 0]
         for entry in written.tolist():
             size = 2 * MIB if entry & EptEntry.PS else FRAME
-            self._touch((entry & ADDRESS_FIELD & -size) - _BASE, size)
+            self._touch((entry & ADDRESS_FIELD & -size) - BASE, size)
 
     def _touch(self, pa: int, size: int) -> None:
         self._dirty[pa // FRAME : -(-(pa + size) // FRAME)] = True
