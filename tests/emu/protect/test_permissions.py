@@ -7,13 +7,18 @@ from crosswalk.emu.protect.permissions import (
     ALL,
     READ_WRITE,
     FrameTables,
+    as_listed,
     collective_permissions,
+    everything,
+    executes,
+    grant_text,
     stretches,
 )
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.nested.tables import MemoryFull, NestedTables
 from crosswalk.walker.protection.pagelist import Permission
+from crosswalk.walker.protection.policy import TableKind, Use
 from crosswalk.walker.rights import Rights
 
 FRAMES = 2048
@@ -104,3 +109,38 @@ def test_an_entry_lost_shows(monkeypatch, tables):
     monkeypatch.setattr(NestedTables, "set", lambda *_: None)
     tables.withhold(3, WRITE)
     assert tables.read_back()[3] != tables.granted[3]
+
+
+def test_a_grant_is_shown_with_who_may_execute():
+    shown = [grant_text(TableKind.EPT_MBEC, value) for value in (0, 1, 3, 5, 9, 13, 11, 15)]
+    assert ["---", "r--", "rw-", "r-s", "r-u", "r-x", "rwu", "rwx"] == shown
+    assert ["r--", "rwx"] == [grant_text(TableKind.EPT, value) for value in (1, 7)]
+
+
+def test_a_page_list_has_one_right_to_execute():
+    granted = np.array([0, 1, 3, 5, 9, 13, 11], np.uint8)
+    assert [0, 1, 3, 5, 5, 5, 7] == as_listed(granted).tolist()
+    assert (4, 4, 12) == tuple(executes(kind) for kind in TableKind)
+    assert (7, 7, 15) == tuple(everything(kind) for kind in TableKind)
+
+
+def test_collective_permissions_keep_who_executes_where_a_table_can():
+    rights = [Rights.SUPERVISOR_EXECUTE | Rights.SUPERVISOR_READ, Rights.USER_EXECUTE | 1, 0b101]
+    frames = Frames(
+        np.arange(3, dtype=np.uint64) * np.uint64(FRAME),
+        np.full(3, FRAME, np.uint64),
+        np.array(rights, np.uint8),
+    )
+    found = {kind: collective_permissions(frames, 3, kind=kind)[:2].tolist() for kind in TableKind}
+    assert {TableKind.NPT: [5, 5], TableKind.EPT: [5, 5], TableKind.EPT_MBEC: [5, 9]} == found
+
+
+def test_tables_built_afresh_are_of_the_same_kind_and_place():
+    words = np.zeros(16 * 512, np.uint64)
+    tables = FrameTables(words, START, FRAMES, kind=TableKind.EPT_MBEC, offset=1 << 28)
+    tables.allow(3, 0)
+    tables.withhold(3, Use.SUPERVISOR_EXECUTE)
+    fresh = tables.afresh(tables.granted)
+    assert (fresh.words == words).all()
+    assert 0x1000_3000 == int(words[words & np.uint64(0xFFF) == 0x433][0]) & ~0xFFF
+    assert Use(15) & ~Use.SUPERVISOR_EXECUTE == fresh.read_back()[3]

@@ -20,6 +20,7 @@ from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.frames import collective_rights
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.protection.pagelist import PageEntry, Permission
+from crosswalk.walker.protection.policy import TableKind, Use
 
 
 def test_the_guest_means_what_its_mappings_need(guest4):
@@ -96,3 +97,21 @@ def test_rules():
     assert not rules.withheld(collective)[0]
     collective[0] = READ_EXECUTE
     assert READ_EXECUTE == rules.granted(collective)[0]
+
+
+def test_rules_keep_execution_of_supervisor_and_user_apart():
+    rules = Rules(TableKind.EPT_MBEC)
+    every, user_run = Use(15), Use.READ | Use.WRITE | Use.USER_EXECUTE
+    collective = np.full(FRAMES, READ_WRITE, np.uint8)
+    collective[1] = user_run
+    rules.begin(collective)
+    rules.sealed[0] = Use.READ | Use.SUPERVISOR_EXECUTE
+    collective[:3] = every
+    granted = rules.granted(collective)
+    assert Use.READ | Use.SUPERVISOR_EXECUTE == granted[0]
+    assert user_run == granted[1]  # The supervisor's wasn't there together with writing.
+    assert READ_WRITE == granted[2]
+    assert READ_WRITE == granted[TABLE_POOL.start]
+    assert [True, False] == [rules.is_text(frame) for frame in range(2)]
+    rules.opened = 0
+    assert READ_WRITE == rules.granted(collective)[0]
