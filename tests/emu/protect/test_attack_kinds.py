@@ -104,17 +104,17 @@ def test_user_code_makes_its_hypercall_by_the_instruction_of_its_cpu():
 
 
 def test_a_violation_is_shown_with_what_is_known_of_it():
-    shown = [
+    results = [
         str(Violation(TEXT, AccessType.WRITE)),
         str(Violation(TEXT, AccessType.EXECUTE, qualification=0x1AC)),
         str(Violation(1 << 33, AccessType.READ, present=False)),
         str(Violation(places.POOL, AccessType.WRITE, table=True)),
         str(VmExited("VMXON")),
     ]
-    assert shown == [
+    assert [
         "EPT violation at 0x103000, write",
         "EPT violation at 0x103000, fetch, qualification 0x1ac",
         "EPT violation at 0x200000000, read, nothing granted",
         "EPT violation at 0x800000, walk",
         "VM exit: VMXON",
-    ]
+    ] == results

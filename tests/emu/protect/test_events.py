@@ -98,12 +98,9 @@ def test_a_walk_that_writes_is_known_to_show_no_read():
 
 
 def test_events_are_described():
+    events = [WRITE, EptMisconfiguration(0x1000), VmExit("VMXON")]
     assert [
-        describe_event(WRITE),
-        describe_event(EptMisconfiguration(0x1000)),
-        describe_event(VmExit("VMXON")),
-    ] == [
         "EPT violation at 0x1000, qualification 0x1aa",
         "EPT misconfiguration at 0x1000",
         "VM exit: VMXON",
-    ]
+    ] == [describe_event(each) for each in events]
