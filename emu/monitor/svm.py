@@ -11,10 +11,10 @@ from crosswalk.guest.monitor import places
 from crosswalk.guest.monitor.commands import Command, store, write_msr
 from crosswalk.walker.architecture import EFER, MSR
 
-__all__ = ["INVALID", "SvmExit", "Vmcb", "VmcbSegment", "svm_on", "vmcb_words"]
+__all__ = ["SvmExit", "Vmcb", "VmcbSegment", "svm_on", "vmcb_words"]
 
-INVALID = (1 << 64) - 1
-"""The exit code where VMRUN refuses the VMCB's state."""
+_INVALID = 0xFFFF_FFFF
+"""The lower half of the exit code where VMRUN refuses the state, -1; QEMU has no upper half."""
 
 _OWN_EFER = int(EFER.LME | EFER.LMA)
 
@@ -72,6 +72,11 @@ class SvmExit:
 
     FIELDS: ClassVar = (Vmcb.EXIT_CODE, Vmcb.EXIT_INFO_1, Vmcb.EXIT_INFO_2, Vmcb.RIP, Vmcb.RAX)
     """What RUN_VMCB is to read."""
+
+    @property
+    def entered(self) -> bool:
+        """Whether the guest was entered; else its state was refused."""
+        return self.code & _INVALID != _INVALID
 
     @classmethod
     def of(cls, payload: Sequence[int]) -> "SvmExit":

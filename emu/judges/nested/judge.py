@@ -49,7 +49,7 @@ _TRIES = 3
 """How often a machine is begun that somebody else kills."""
 
 _SECONDS = 30.0
-"""CPU time for what is put to a machine at once: accesses take milliseconds, and some may hang it."""
+"""CPU time for what is put to a machine at once: accesses take milliseconds, one may hang it."""
 
 _MOST_DEATHS = 64
 """After so many deaths at the accesses of one pair, the rest isn't asked."""
@@ -262,7 +262,7 @@ class NestedJudge:
     def _made(self, setting: Sequence[Command], asks: Sequence[_Ask]) -> list[Made | Reason]:
         """Return what came of all that is asked; `setting` are commands that have to come first."""
         found: list[Made | Reason] = []
-        deaths = 0
+        deaths, lost = 0, 0
         while len(found) < len(asks):
             left = asks[len(found) :]
             if deaths == _MOST_DEATHS:
@@ -275,6 +275,11 @@ class NestedJudge:
                 found += self._read(ended.answers[len(setting) :], left)
                 found.append(Reason(Unjudged.ENDED, ended.ended))
                 deaths, self.deaths = deaths + 1, self.deaths + 1
+            except ProcessLost:
+                self.close()
+                lost += 1
+                if lost == _TRIES:
+                    raise
             else:
                 found += self._read(answers[len(setting) :], left)
         return found

@@ -8,7 +8,7 @@ from crosswalk.emu.judges.judge import Reason, Unjudged
 from crosswalk.emu.judges.nested.outcomes import Left
 from crosswalk.emu.judges.nested.workspace import QUIET_ROOT
 from crosswalk.emu.monitor.monitor import Greeting
-from crosswalk.emu.monitor.svm import INVALID, SvmExit, Vmcb, VmcbSegment, svm_on, vmcb_words
+from crosswalk.emu.monitor.svm import SvmExit, Vmcb, VmcbSegment, svm_on, vmcb_words
 from crosswalk.guest.monitor.commands import (
     REGISTERS,
     Answer,
@@ -176,7 +176,7 @@ class Svm:
         found = SvmExit.of(answer.words)
         rsi = found.registers[REGISTERS.index("rsi")]
         left = Left(found.rip, found.rax, rsi, what=f"exit code {found.code:#x}")
-        if found.code == INVALID:
+        if not found.entered:
             return replace(left, other="VMRUN refuses the guest's state")
         if found.code == ExitCode.NPF:
             return replace(left, fault=NestedPageFault(found.info_1, found.info_2))

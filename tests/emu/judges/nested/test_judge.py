@@ -62,7 +62,7 @@ class Backend:
 class FakeMonitor:
     """Answers each command; the runs of one RIP end the machine; what is changed is of a script."""
 
-    deaths, changed, ram, starts, refuses = frozenset(), (), RAM, 0, 0
+    deaths, changed, ram, starts, refuses, kills = frozenset(), (), RAM, 0, 0, 0
 
     def __init__(self, machine, *, seconds):
         type(self).starts += 1
@@ -78,6 +78,9 @@ class FakeMonitor:
             words = []
             if command.op is Op.LOAD:
                 words = [int(command.payload[0])]
+                if words[0] == VA and type(self).kills:
+                    type(self).kills -= 1
+                    raise ProcessLost("fake was killed by somebody else")
                 if words[0] in self.deaths:
                     raise MonitorEnded("fake", "panics: why not", written)
             elif command.op is Op.RESTORE:
@@ -144,6 +147,19 @@ def test_a_machine_that_others_kill_is_begun_again_twice(machine, killed, fails)
             answers(fetches(0))
     else:
         assert 1 == len(answers(fetches(0))[0])
+    assert 3 == machine.starts
+
+
+@pytest.mark.parametrize(("kills", "fails"), [(2, False), (3, True)])
+def test_a_machine_that_others_kill_at_work_is_asked_again_twice(machine, kills, fails):
+    machine.kills = kills
+    if fails:
+        with pytest.raises(ProcessLost):
+            answers(fetches(1, 0))
+    else:
+        found, judge = answers(fetches(1, 0))
+        assert [VA + FRAME, VA] == [each.cr2 for each in found]
+        assert 0 == judge.deaths
     assert 3 == machine.starts
 
 
