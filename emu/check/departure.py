@@ -60,7 +60,9 @@ class Departure:
     `judges` are those that show it; where not all versions do, `since` and `until` are the first
     and the last that does, as in "3.1". `change` makes the rules that these go by of
     the manuals'. `explains` tells of a violation at a step of a sequence, for a cause, whether it
-    is an instance. `deviation` is what the walk in two dimensions does otherwise.
+    is an instance. `deviation` is what the walk in two dimensions does otherwise. Of other judges'
+    such, `pair` has the kind of tables and the number of the pair of `crosswalk nested` whose first
+    access shows it, of seed 0.
     """
 
     id: str
@@ -74,6 +76,7 @@ class Departure:
     judges: frozenset[str] = frozenset({UNICORN})
     since: str = ""
     until: str = ""
+    pair: tuple[str, int] | None = None
 
     def shown_by(self, who: str) -> bool:
         """Return whether a judge shows it: a name, or name and version ("bochs 3.1")."""
@@ -83,6 +86,15 @@ class Departure:
         number = _number(version)
         first = not self.since or _number(self.since) <= number
         return first and (not self.until or number[:2] <= _number(self.until))
+
+    @property
+    def command(self) -> str:
+        """The options of `crosswalk nested` with which its pair shows it, but --with."""
+        if self.pair is None:
+            return ""
+        tables, number = self.pair
+        given = "" if tables == "npt" else f"--tables {tables} "
+        return f"{given}--accesses 1 --pair {number}"
 
     @property
     def case(self) -> str:

@@ -23,7 +23,7 @@ from crosswalk.walker.nested.outcome import (
     NestedPageFault,
     Qualification,
 )
-from crosswalk.walker.nested.translate import nested_outcomes
+from crosswalk.walker.nested.translate import nested_outcomes, walk_nested
 from crosswalk.walker.outcome import ErrorCode, GeneralProtection, PageFault, Translation
 
 __all__ = [
@@ -53,6 +53,10 @@ NestedAnswer = NestedOutcome | Reason
 """What a judge says of an access: what was observed, or why there is no outcome."""
 
 _UNSEEN = Reason(Unjudged.NOT_SHOWN, "nothing shows which address was reached")
+_OF_BOTH = Reason(
+    Unjudged.NOT_SHOWN, "A or D of the guest's entry is another bit of EPT's in the same word"
+)
+"""What a walk makes of such a word goes by when the processor sets A and D, which is its choice."""
 
 
 def _all_is_shown(_access: Access, _pa: int) -> bool:
@@ -356,6 +360,9 @@ class _Tally:
             elif self._led_unseen(access, observed):
                 self.silent[_UNSEEN] += 1
                 return
+            elif self._of_both(access):
+                self.silent[_OF_BOTH] += 1
+                return
             else:
                 self.divergences.append(found)
         self.probes += 1
@@ -372,6 +379,15 @@ class _Tally:
         return blind and any(
             isinstance(each, Translation) and not self.shows(access, each.pa) for each in outcomes
         )
+
+    def _of_both(self, access: Access) -> bool:
+        """Return whether a guest's entry on the way to an address is also one of the EPT."""
+        if not isinstance(self.context.host, EptContext):
+            return False
+        path = walk_nested(self.memory, self.context, access.va)
+        lookups = (*path.tables, path.page) if path.page is not None else path.tables
+        ept = {step.pa for each in lookups for step in each.path.steps}
+        return any(step.pa in ept for step in path.guest.steps)
 
     def _led_unseen(self, access: Access, observed: NestedOutcome) -> bool:
         """Return whether departures may have led to where nothing shows it."""

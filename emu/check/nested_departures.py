@@ -57,6 +57,7 @@ NESTED = (
         "bits are looked at in present entries alone.",
         "Both walks are one function, which since 2022 makes the error code of RSVD alone.",
         deviation=Deviation.NOT_PRESENT,
+        pair=("npt", 11),
         judges=frozenset({QEMU}),
     ),
     Departure(
@@ -69,6 +70,7 @@ NESTED = (
         "EPT violation, the processor sets both bit 0 and bit 1.",
         "Bochs turns the access into a write, and makes the qualification of that.",
         deviation=Deviation.TABLE_WRITE,
+        pair=("ept", 10),
         judges=frozenset({BOCHS}),
     ),
     Departure(
@@ -81,6 +83,7 @@ NESTED = (
         "Bochs shifts all rights by three, XU too, which is bit 10 of an entry; that it belongs to "
         "bit 6 it heeds for fetches alone.",
         deviation=Deviation.BIT_13,
+        pair=("ept-mbec", 2),
         judges=frozenset({BOCHS}),
     ),
     Departure(
@@ -92,6 +95,7 @@ NESTED = (
         "entry of their address.",
         "Bochs translates the address of a guest's entry for reading, and later writes there.",
         deviation=Deviation.UNCHECKED,
+        pair=("ept", 14),
         judges=frozenset({BOCHS}),
     ),
     Departure(
@@ -103,6 +107,7 @@ NESTED = (
         "in the tables of linear addresses alone.",
         "Bochs masks bit 12 away, as in tables of linear addresses.",
         deviation=Deviation.BIT_12,
+        pair=("ept", 481),
         judges=frozenset({BOCHS}),
     ),
 )
@@ -111,12 +116,13 @@ NESTED = (
 PANIC = Departure(
     "nested-write-with-wp-clear",
     Scope.NESTED,
-    "A write to a page without R/W that the guest's CR0.WP lets pass ends the machine, where D "
-    "has to be set.",
+    "A write that the guest's CR0.WP lets pass ends the machine, where D has to be set in an entry "
+    "without R/W.",
     'Intel SDM vol. 3A, "Determination of Access Rights" and "Accessed and Dirty Flags": with '
     "CR0.WP clear a supervisor-mode write needs no R/W; D is set by any write.",
     "Bochs 3.0 takes it for impossible that D is to be set where R/W is clear, and panics.",
     deviation=Deviation.PANIC,
+    pair=("ept", 105),
     judges=frozenset({BOCHS}),
     since="3.0",
     until="3.0",

@@ -18,8 +18,8 @@ class Deviation(Flag):
     alone. BIT_13: under mode-based execute control, bit 13 of the qualification has the user's
     right to execute, for reads and writes. UNCHECKED: without EPT's A and D, a guest's A and D are
     set in pages that EPT makes read-only. BIT_12: bit 12 of a large page's EPT entry isn't
-    reserved. PANIC: a write to a page without R/W that the guest's CR0.WP lets pass ends the
-    machine, where D has to be set.
+    reserved. PANIC: a write that the guest's CR0.WP lets pass ends the machine, where D has to
+    be set in an entry without R/W.
     """
 
     BIT_8 = auto()

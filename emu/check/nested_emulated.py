@@ -157,8 +157,8 @@ class _Walk:
             self._may_write(gpa, pa, _A, access.va)
             return PageFault(about | _P | int(missing), access.va)
         marks = _A | _D if access.type is AccessType.WRITE else _A
-        panics = Deviation.PANIC in self.deviations
-        if panics and marks & ~self.words.word(pa) & _D and not grant & Grant.WRITE:
+        closed = Deviation.PANIC in self.deviations and not entry & Entry.RW
+        if closed and marks & ~entry & _D:
             raise Fatal
         self._mark(gpa, pa, marks, access.va)
         page = _within(guest, level, entry, access.va)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
-from crosswalk.emu.check.departures import FATAL, UNICORN, Departure, Scope, departures
+from crosswalk.emu.check.departures import FATAL, PANIC, UNICORN, Departure, Scope, departures
 from crosswalk.emu.cpu.unchecked_registers import MACHINE_DEPARTURES
 
 __all__ = ["Cell", "Columns", "Said", "cell_of", "known_page"]
@@ -55,7 +55,8 @@ _NESTED = """\
 
 The same of the walk in two dimensions ([nested.md](nested.md)), by a second statement of it
 (`emu/check/nested_emulated.py`). There are no case files of these; tests in
-`tests/emu/check/nested/test_departures.py` show each.
+`tests/emu/check/nested` show each, by pairs of tables made by hand. What other machines do
+otherwise, and a pair of `crosswalk nested` that shows it, is below.
 """
 
 _JUDGES = """\
@@ -118,7 +119,7 @@ def known_page(columns: Columns) -> str:
         _NESTED,
         *sections((*departures(Scope.NESTED), FATAL)),
         _JUDGES,
-        *sections(others),
+        *sections((*others, PANIC)),
         *_table(columns),
         *_machine(),
     ]
@@ -160,6 +161,9 @@ def _section(entry: Departure, columns: Columns) -> str:
     if entry.scope is not Scope.NESTED:
         lines.append(f"- See it: `crosswalk {command} tests/cases/{_path(entry)}`")
         lines.extend(_judged(entry, columns))
+    elif entry.pair is not None:
+        judge = f"--with {min(entry.judges)}"
+        lines.append(f"- See it: `crosswalk nested {judge} {entry.command} --verbose`")
     return "\n".join([f"## {entry.id}\n\n{entry.differs}\n", *lines]) + "\n"
 
 

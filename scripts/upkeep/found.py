@@ -22,6 +22,7 @@ from crosswalk.walker.formats.case import Case, Probe, load_case
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.translate import translate, walk
 from scripts.upkeep.found_bugs import BUGS, REGISTERED, ROOT, SUBJECTS, Bug, Subject, walker_of
+from scripts.upkeep.found_pairs import pair_command, pair_lines, pair_shown, pair_walk
 from scripts.upkeep.found_registers import moved_to_cr4
 
 __all__ = ["PAGE", "Shown", "Way", "main", "page", "report", "show"]
@@ -41,17 +42,6 @@ Whether a tool that only reads memory should fault where the processor does is f
 say: entries with reserved bits and addresses that aren't canonical are listed because the processor
 differs, not because it is always wrong to be lenient.
 """
-_NOT_SHOWN = """\
-## Described, and not shown here
-
-This was met in a trial, and no command of Crosswalk shows it.
-
-- **Bochs 3.0**, EPT under MBEC: for reads and writes, an EPT violation sets bit 13 of the exit
-  qualification and not bit 6, which is where XU of the page belongs. Crosswalk doesn't put EPT
-  to machines.
-"""
-
-
 _BOOTED = {
     QEMU: (
         "crosswalk export {case} -o bug.img",
@@ -118,6 +108,8 @@ def _run(command: Sequence[str]) -> int:
 def command_of(bug: Bug, given: str) -> list[str]:
     """Return the command that shows a bug of a walker or a judge."""
     subject = SUBJECTS[bug.subject]
+    if bug.departure:
+        return pair_command(bug, given)
     if subject.is_judge:
         return ["crosswalk", "judge", bug.case, "--with", given]
     return ["crosswalk", "replay", bug.case, "--walker", given, *subject.options]
@@ -135,6 +127,9 @@ def show(bug: Bug, given: str) -> tuple[Shown, str]:
     if ran.returncode not in {0, 1} and not (subject.is_judge and ran.stdout):
         last = (ran.stderr.strip() or f"status {ran.returncode}").splitlines()[-1]
         return Shown.FAILED, last
+    if bug.departure:
+        shown, word = pair_shown(bug, given, json.loads(ran.stdout))
+        return Shown(shown), word
     if subject.is_judge:
         return judged(bug, given, json.loads(ran.stdout))
     return replayed(bug, ran.returncode, ran.stdout)
@@ -206,7 +201,7 @@ def page(all_bugs: Iterable[Bug]) -> str:
             lines.append(f"## {subject.name}\n\nFound in {subject.version}; <{subject.home}>.")
             lines.append(f"It takes {subject.needs}.\n")
         lines.extend(_section(bug))
-    return "\n".join([*lines, _NOT_SHOWN])
+    return "\n".join(lines)
 
 
 def _others(subject: str | None) -> Iterator[str]:
@@ -225,6 +220,10 @@ def _section(bug: Bug) -> Iterator[str]:
         yield f"- The processor's answer, to a MOV of {bug.cr4} to CR4 in 64-bit mode: #GP(0)"
         yield f"- The answer: {bug.says}"
         yield f"- See it: `scripts/found {bug.id}`\n"
+        return
+    if bug.departure:
+        yield from pair_lines(bug)
+        yield f"- See it: `{_see(bug)}`, or `scripts/found {bug.id}`\n"
         return
     case = load_case(ROOT / bug.case)
     for probe in case.probes:
@@ -270,6 +269,9 @@ def report(bug: Bug, given: str | None = None) -> str:
     if bug.cr4:
         lines += ["## What happens", "", f"After a MOV of {bug.cr4} to CR4, {bug.says}.", ""]
         return "\n".join([*lines, "## With Crosswalk", "", f"    {_see(bug)}"]) + "\n"
+    if bug.departure:
+        lines += ["## A pair of tables", "", "```", *pair_walk(bug), "```", ""]
+        return "\n".join([*lines, "## With Crosswalk", "", f"    {given or _see(bug)}"]) + "\n"
     case = load_case(ROOT / bug.case)
     lines += ["## The smallest case", "", "```", context_text(case.context())]
     for probe in case.probes:

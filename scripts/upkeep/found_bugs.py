@@ -4,7 +4,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ class Bug:
 
     It is shown where `says` is part of what `replay` prints, or where each probe's
     `judged` has the values of its `judged` here. With `cr4`, a value of CR4, there is no case, and
-    `says` is what the machine does at a MOV of it. In the judges whose versions begin with one of
+    `says` is what the machine does at a MOV of it; with `departure`, a registered one of nested
+    paging, its pair shows it. In the judges whose versions begin with one of
     `gone_in`, or that don't show the departure `registered`, it must be gone.
     """
 
@@ -66,9 +67,10 @@ class Bug:
     subject: str
     title: str
     what: str
-    manual: str
+    manual: str = ""
     case: str = ""
     cr4: str = ""
+    departure: str = ""
     says: str | None = None
     judged: tuple[dict[str, Any], ...] = ()
     gone_in: tuple[str, ...] = ()
@@ -182,11 +184,22 @@ def bugs(text: str) -> dict[str, Bug]:
         }
         found[name] = Bug(id=name, subject=subject, **rest)
         bug = found[name]
+        if bug.departure:
+            found[name] = _by_pair(bug)
+            continue
         by_case = SUBJECTS[subject].is_judge and not bug.cr4
         whole = bool(bug.judged) is by_case and bool(bug.says) is not by_case
         if not whole or bool(bug.case) is bool(bug.cr4):
             raise TypeError(f"{name}: a walker's bug has `says`, a judge's has `judged`")
     return found
+
+
+def _by_pair(bug: Bug) -> Bug:
+    """Return a bug with the registered departure that it is, which has a pair; `TypeError` else."""
+    entry = {each.id: each for each in departures(Scope.NESTED, who=bug.subject)}.get(bug.departure)
+    if entry is None or entry.pair is None or bug.case or bug.cr4 or bug.says or bug.judged:
+        raise TypeError(f"{bug.id}: no departure that a pair of tables shows, or more than that")
+    return replace(bug, registered=entry, manual=entry.manual)
 
 
 def registered(listed: Iterable[Bug]) -> dict[str, Bug]:

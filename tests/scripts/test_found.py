@@ -19,10 +19,12 @@ from scripts.upkeep.found import (
     way_of,
 )
 from scripts.upkeep.found_bugs import BUGS, REGISTERED, ROOT, SUBJECTS, bugs
+from scripts.upkeep.found_pairs import pair_shown
 
 PS = BUGS["volatility3-pml4e-ps"]
 KEYS = BUGS["bochs-keys-by-privilege"]
 CR4 = BUGS["qemu-reserved-bit-of-cr4"]
+BIT_12 = BUGS["bochs-ept-large-page-bit-12"]
 
 
 def document(outcome, version="Bochs 3.0, GenuineIntel, 40 bits"):
@@ -40,7 +42,7 @@ def test_the_page_is_as_its_data_make_it():
 
 def test_each_bug_has_a_case_with_one_probe_for_each_answer_and_each_subject_has_a_bug():
     assert {bug.subject for bug in (BUGS | REGISTERED).values()} == SUBJECTS.keys()
-    for bug in (bug for bug in BUGS.values() if not bug.cr4):
+    for bug in (bug for bug in BUGS.values() if not bug.cr4 and not bug.departure):
         case = load_case(ROOT / bug.case)
         assert case.probes
         assert not bug.judged or len(bug.judged) == len(case.probes)
@@ -111,6 +113,36 @@ def test_a_machine_that_answers_no_sequence_is_skipped_with_the_reason():
 def test_a_machine_that_refuses_a_value_of_cr4_has_no_bug_and_one_that_hangs_has():
     assert Shown.SHOWN is moved(CR4, "qemu")[0]
     assert Shown.UNLIKE is moved(replace(CR4, cr4="0xa0"), "qemu")[0]
+
+
+def paired(known, version="Bochs 3.0, VMX, 40 bits", **more):
+    """What `nested --json` prints, as far as it is looked at."""
+    counts = {"probes": 1, "divergences": 0, "not_asked": {}, "known": dict.fromkeys(known, 1)}
+    return counts | {"judge": {"name": "bochs", "version": version}} | more
+
+
+@pytest.mark.parametrize(
+    ("document", "shown"),
+    [
+        (paired(["ept-large-page-bit-12"]), Shown.SHOWN),
+        (paired([]), Shown.GONE),
+        (paired([], divergences=1), Shown.UNLIKE),
+        (paired([], probes=0, not_asked={"no VMX": 1}), Shown.SKIPPED),
+        (paired([], version="Bochs 3.2, VMX, 40 bits"), Shown.AS_LISTED),
+        (paired(["ept-large-page-bit-12"], version="Bochs 3.2, VMX, 40 bits"), Shown.BACK),
+    ],
+)
+def test_a_pair_of_tables_says_whether_the_bug_is_there(document, shown):
+    bug = replace(BIT_12, registered=replace(BIT_12.registered, until="3.1"))
+    assert shown == pair_shown(bug, "bochs", document)[0]
+
+
+def test_a_pair_of_tables_is_shown_with_both_answers():
+    text = report(BIT_12)
+    assert BIT_12.manual in text
+    assert "a processor: VM exit: EPT misconfiguration, gpa 0x40000f49" in text
+    assert "observed:    VM exit: EPT violation" in text
+    assert "crosswalk nested --with bochs --tables ept --accesses 1 --pair 481" in text
 
 
 def test_what_is_not_at_hand_is_skipped_with_the_reason():

@@ -92,12 +92,20 @@ def make_ept_pair(
             np.concatenate([host, backing]), 3
         )
     _fill_ept(chance, distribution, words, (host, backing, set(tables.tolist())), maxphyaddr)
+    words[backing[tables]] = 0  # Where no entry is, a judge may put what tells places apart.
     fill_guest(chance, distribution.guest, words, tables, backing)
     root, eptp = int(tables[0]) * FRAME, int(host[0]) * FRAME
     context = _context(chance, root, eptp, mbec=mbec, maxphyaddr=maxphyaddr)
     asked = tuple(draw_access(chance) for _ in range(accesses))
+    # Machines may have something there that isn't zero.
+    outside = OUTSIDE, bytes(FRAME)
     return Pair(
-        seed, number, memory_of(words), context, asked, frames_of_tables(host, backing, tables)
+        seed,
+        number,
+        memory_of(words, outside),
+        context,
+        asked,
+        frames_of_tables(host, backing, tables),
     )
 
 

@@ -120,9 +120,12 @@ def frames_of_tables(host: np.ndarray, backing: np.ndarray, tables: np.ndarray) 
     return frozenset(frame * FRAME for frame in (*host.tolist(), *backing[tables].tolist()))
 
 
-def memory_of(words: U64) -> Segments:
-    """Return the host's memory, with the words uint64[frame, 512] of its frames in order."""
-    parts, first = [], 0
+def memory_of(words: U64, *more: tuple[int, bytes]) -> Segments:
+    """Return the host's memory, with the words uint64[frame, 512] of its frames in order.
+
+    `more` are further parts of it: addresses, and what is there.
+    """
+    parts, first = [*more], 0
     for start, frames in RAM:
         parts.append((start, words[first : first + frames].tobytes()))
         first += frames

@@ -1,10 +1,12 @@
 """`crosswalk nested --with`: the machines whose virtualisation can be asked, by name."""
 
+from crosswalk.emu.judges.machine import CpuWish
 from crosswalk.emu.judges.nested.judge import OWN_FRAMES, NestedJudge
 from crosswalk.emu.judges.nested.svm import Svm
 from crosswalk.emu.judges.nested.vmx import Vmx
 from crosswalk.emu.judges.registry import parted
 from crosswalk.emu.monitor.machines import BochsHost, QemuHost
+from crosswalk.walker.control import Vendor
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.protection.policy import TableKind
 
@@ -18,6 +20,9 @@ NESTED_JUDGES = {
 """Who has each kind of tables, for help and for errors."""
 
 
+_AMD = CpuWish(maxphyaddr=40, vendor=Vendor.AMD)
+
+
 def open_nested_judge(text: str, tables: TableKind) -> NestedJudge:
     """Return the judge of these tables that `text` names, one of NESTED_JUDGES but Unicorn.
 
@@ -25,7 +30,7 @@ def open_nested_judge(text: str, tables: TableKind) -> NestedJudge:
     """
     kind, path = parted(text) if text != "unicorn" else (text, "")
     if tables is TableKind.NPT and kind == "qemu":
-        return NestedJudge(QemuHost(path, name=text), Svm(OWN_FRAMES))
+        return NestedJudge(QemuHost(path, wish=_AMD, name=text), Svm(OWN_FRAMES))
     if tables is not TableKind.NPT and kind == "bochs":
         return NestedJudge(BochsHost(path, name=text), Vmx())
     raise BadInput(
