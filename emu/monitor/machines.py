@@ -16,6 +16,7 @@ _HEADS, _TRACK = 16, 63
 _QEMU_RAM = 2000
 
 _BOCHS_DISK = """\
+clock: sync=none, time0=1577836800
 ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
 ata1-master: type=disk, path="{disk}", mode=flat, cylinders={cylinders}, heads={heads}, spt={track}
 """

@@ -41,8 +41,6 @@ _MEMORY = 1 << 34
 _OUTPUT = 1 << 20
 _PATIENCE = 10.0
 _RING = bytes([RING])
-_UNREAD = 4096
-"""Bytes that a monitor may send while it waits, before its machine stands still."""
 _KEPT = 1 << 16
 """Words of a batch that are kept free, of commands and of answers."""
 _DONE, _MOST_GREETING = 2, 1024
@@ -118,7 +116,7 @@ class Monitor:
             os.ftruncate(self._disk, DISK_SECTORS * SECTOR)
             command = machine.prepared(folder, monitor_image(base), disk)
             limits = Limits(seconds=seconds, output=_OUTPUT, memory=_MEMORY, patience=_PATIENCE)
-            self._process = Process(limits, _no_body, command, unread=_UNREAD)
+            self._process = Process(limits, _no_body, command, stepwise=True)
             self.greeting = _greeting(self._heard(_MOST_GREETING))
             self._begun = True
         except BaseException:

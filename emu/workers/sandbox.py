@@ -128,8 +128,8 @@ class Process:
     nothing but wait for the child: whoever kills or stops its own parent doesn't hit the keeper.
     An answer counts if both are alive behind it: one who kills them may answer before it dies.
 
-    What the child answers unasked waits in a pipe, and when that is full, so does the child. With
-    `unread` the pipe has so many bytes, or the fewest that the kernel gives.
+    What the child answers unasked waits in a pipe, and when that is full, so does the child:
+    `stepwise` after each write, until it is read, where the kernel has such pipes.
     """
 
     def __init__(
@@ -139,12 +139,12 @@ class Process:
         command: list[str] | None = None,
         gauges: Gauges = _GAUGES,
         *,
-        unread: int | None = None,
+        stepwise: bool = False,
     ) -> None:
         self._limits, self._gauges = limits, gauges
         self._memory_kills = gauges.memory_kills()
         asked, self._ask = os.pipe()
-        self._answers, answer = os.pipe()
+        self._answers, answer = _stepwise_pipe() if stepwise else os.pipe()
         self._printed, noise = os.pipe()
         control, self._control = os.pipe()
         self._status, status = os.pipe()
@@ -162,9 +162,6 @@ class Process:
                 os.close(descriptor)
         for descriptor in self._ends:
             os.set_blocking(descriptor, False)
-        if unread is not None and sys.platform == "linux":
-            with suppress(OSError):  # A kernel may have pipes of one size alone.
-                fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, unread)
         self._ended: ProcessEnded | None = None
         self._last = b""
 
@@ -372,6 +369,16 @@ class _Talk:
     noise: int = 0
     done: bool = False
     ended: bool = False
+
+
+def _stepwise_pipe() -> tuple[int, int]:
+    """Return a pipe that holds what was written at once, 4 KiB, and no more; pipe(7)."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # Old kernels, and some that only look like Linux.
+            ends = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
+            fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, mmap.PAGESIZE)
+            return ends
+    return os.pipe()
 
 
 def _read(descriptor: int) -> bytes | None:

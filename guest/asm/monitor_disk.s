@@ -6,8 +6,9 @@
 #   ANSWERS     the answers to it
 #
 # A batch is there when the doorbell has another number; that the answers are, one byte by port 0xE9
-# says. Another byte goes there each time the doorbell is as it was: where nobody reads them, a pipe
-# is full after some, and the machine stands still until somebody does.
+# says. Then two others are sent there before each look at the doorbell. Where the machine can't send
+# a byte before the last one is read, it stands still between these two until the other side, which
+# has rung by then, reads on: what it does depends on nobody's speed.
 
 .equ ATA_DATA, 0x170
 .equ ATA_COUNT, 0x172
@@ -52,10 +53,10 @@ send:
     ret
 
 # Wait for the next batch: R12 to R13.
-unchanged:
+receive:
     mov al, WAITING
     out 0xe9, al
-receive:
+    out 0xe9, al
     xor eax, eax
     mov ecx, 1
     lea rdi, [rbp + P_DOORBELL]
@@ -64,14 +65,14 @@ receive:
     lea rsi, [rbp + P_DOORBELL]
     mov rax, MARK
     cmp [rsi], rax
-    jne unchanged
+    jne receive
     mov rdx, [rsi + 8]
     cmp rdx, [rbp + D_BATCH]
-    je unchanged
+    je receive
     add rax, rdx
     add rax, [rsi + 16]
     cmp rax, [rsi + 24]
-    jne unchanged
+    jne receive
     mov [rbp + D_BATCH], rdx
     mov r12, [rbp + D_COMMANDS]
     mov r13, [rsi + 16]

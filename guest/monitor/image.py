@@ -71,7 +71,7 @@ MARK = int.from_bytes(b"monitor\x01", "little")
 """The first word of the doorbell."""
 
 RING, WAITING = 0xFE, 0xFD
-"""What port 0xE9 says when the answers are there, and while no batch is: bytes that no text has."""
+"""What port 0xE9 says when the answers are there, and before a look for a batch: in no text."""
 
 _TOP = 3 << 30
 _KEPT_WORDS = 64
