@@ -16,7 +16,7 @@ from crosswalk.walker.outcome import Entries, GeneralProtection, PageFault, Tran
 __all__ = ["Left", "Made", "canonical", "outcome_of", "stored_byte", "word_of"]
 
 
-_TWICE = Reason(Unjudged.NOT_SHOWN, "what was read lies in more than one place by then")
+_TWICE = Reason(Unjudged.NOT_SHOWN, "what was read lies in more than one frame by then")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +143,16 @@ def _fetched(space: Workspace, access: Access, made: Made) -> NestedOutcome:
 
 
 def _read(space: Workspace, access: Access, made: Made) -> NestedOutcome | Reason:
-    """Return where a read went: to the one word that holds what was read of all of it.
+    """Return where a read went: to the one word that holds what was read.
 
-    An entry may have become what another word is, by an A or D that was set in it.
+    Of several it is that at the access's place in a frame. An entry may have become what another
+    frame holds there, by an A or D that was set in it.
     """
     left, now = made.left, dict(made.changed)
     found = [at for at in space.places.get(left.rsi, ()) if at not in now]
     found += [at for at, value in now.items() if value == left.rsi]
+    if len(found) > 1:
+        found = [at for at in found if at % FRAME == word_of(access.va) % FRAME]
     same = left.rsi >> access.va % 8 * 8 & 0xFF == left.rax & 0xFF
     if same and len(found) > 1:
         return _TWICE

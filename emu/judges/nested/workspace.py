@@ -112,8 +112,8 @@ class Workspace:
     def shows(self, access: Access, pa: int) -> bool:
         """Return whether a machine can show that an access has reached this address.
 
-        It can't outside the pair's memory; a read that finds what lies elsewhere, too; a fetch of
-        what isn't a mark.
+        It can't outside the pair's memory; of a read where another frame holds the same there; of a
+        fetch of what isn't a mark.
         """
         frame, word = self.frame(pa), pa % FRAME // 8
         if frame is None:
@@ -122,7 +122,7 @@ class Workspace:
             case AccessType.WRITE:
                 return True
             case AccessType.READ:
-                return len(self.places[int(self.words[frame, word])]) == 1
+                return int((self.words[:, word] == self.words[frame, word]).sum()) == 1
         return bool(self.marks[frame, word])
 
 

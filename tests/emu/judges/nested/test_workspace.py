@@ -81,9 +81,11 @@ def test_what_a_machine_can_show():
 def test_a_read_of_what_two_frames_hold_shows_neither():
     question = npt_grid()
     data = bytearray(question.memory.read(0, 16 * FRAME))
-    data[0x800:0x808] = data[FRAME + 0x800 : FRAME + 0x808] = b"twice!!!"
+    for at in (0x800, FRAME + 0x800, FRAME + 0x900):
+        data[at : at + 8] = b"thrice!!"
     space = workspace(replace(question, memory=Segments([(0, bytes(data))])))
     assert not space.shows(Access(VA, AccessType.READ), FRAME + 0x800)
+    assert space.shows(Access(VA, AccessType.READ), FRAME + 0x900)
 
 
 def test_without_tables_named_no_word_is_changed_but_by_what_is_lent():
