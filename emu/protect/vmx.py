@@ -60,7 +60,8 @@ BASE = 256 * MIB
 smaller one, the EPT, the MSR bitmap."""
 COPY = BASE + places.RAM_SIZE
 _SCRATCH, _SCRATCH_SIZE = COPY + places.RAM_SIZE, 2 * MIB
-_TABLES, _TABLE_FRAMES = _SCRATCH + _SCRATCH_SIZE, 64
+# A table for each 2 MiB of RAM, and three above them, are all that the EPT can take.
+_TABLES, _TABLE_FRAMES = _SCRATCH + _SCRATCH_SIZE, places.RAM_SIZE // (2 * MIB) + 3
 MSR_BITMAP = _TABLES + _TABLE_FRAMES * FRAME
 _END = MSR_BITMAP + FRAME
 
