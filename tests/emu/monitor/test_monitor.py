@@ -184,18 +184,21 @@ def test_damaged_answers_are_noticed_here(monitor, monkeypatch):
         monitor.perform(commands.read(ROOM, 1))
 
 
-def test_a_machine_that_ends_leaves_the_answers_that_were_written_down(monitor):
-    monitor.perform(commands.store([(ROOM, 1), (ROOM + 8, 2)]))
-    with pytest.raises(MonitorEnded) as ended:
-        monitor.perform(
-            commands.read(ROOM, 1),
-            commands.read(ROOM + 8, 1),
-            commands.flush(),
-            commands.fill(PLACE + places.IDT, 64),
-            commands.load([1 << 63]),
-        )
-    assert [[1], [2]] == [answer.words for answer in ended.value.answers]
-    assert "bochs panics: exception(): 3rd (13) exception with no resolution" in str(ended.value)
+def test_a_machine_that_ends_leaves_the_answers_that_were_written_down(bochs3):
+    """A triple fault: Bochs 3.0 panics, 3.1 shuts its CPU down."""
+    with Monitor(BochsHost(bochs3), seconds=5) as monitor:
+        monitor.perform(commands.store([(ROOM, 1), (ROOM + 8, 2)]))
+        with pytest.raises(MonitorEnded) as ended:
+            monitor.perform(
+                commands.read(ROOM, 1),
+                commands.read(ROOM + 8, 1),
+                commands.flush(),
+                commands.fill(PLACE + places.IDT, 64),
+                commands.load([1 << 63]),
+            )
+        how = r"panics: .*3rd \(13\) exception with no resolution|hangs: no answer in \d+ s"
+        assert re.fullmatch(rf"bochs ({how}).*", str(ended.value))
+        assert [[1], [2]] == [answer.words for answer in ended.value.answers]
 
 
 @pytest.mark.slow
