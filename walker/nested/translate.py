@@ -239,7 +239,7 @@ def _table_updates(host: "Npt | Ept", path: NestedWalk) -> Iterator[tuple[Step, 
     for lookup in path.tables:
         for step in _used(lookup.path):
             yield step, host.accessed
-        if lookup.pa is not None and host.writes_tables:
+        if lookup.pa is not None:
             yield lookup.path.steps[-1], host.dirty
 
 
@@ -292,8 +292,6 @@ class Npt:
     context: PagingContext
     gmet: bool = False
 
-    writes_tables = True
-    """Whether a guest entry is reached by a write."""
     accessed, dirty = int(Entry.A), int(Entry.D)
     """The bits that are set in each entry used, and in the leaf of a write."""
 

@@ -1,6 +1,8 @@
 """What an EPT leaves of an access, and the VM exit that it ends in where it leaves too little."""
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.memory import PhysicalMemory
@@ -25,7 +27,6 @@ _ACCESSES = {
     AccessType.EXECUTE: Qualification.FETCH,
 }
 _READS = Rights.SUPERVISOR_READ | Rights.USER_READ
-_ALL = Use(sum(Use))
 _GUEST = Qualification.GUEST_USER | Qualification.GUEST_WRITABLE | Qualification.GUEST_NO_EXECUTE
 _RIGHTS = (
     Qualification.READABLE
@@ -39,10 +40,8 @@ _USES_SHIFT = 3
 
 def ept_uses_of(context: EptContext, path: Walk) -> Use:
     """Return what all entries of a walk let through together; nothing where it has no entry."""
-    uses = _ALL if path.steps else Use(0)
-    for step in path.steps:
-        uses &= ept_uses(context, step.entry)
-    return uses
+    entries = [step.entry for step in path.steps]
+    return ept_uses(context, reduce(and_, entries)) if entries else Use(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +53,6 @@ class Ept:
     """
 
     context: EptContext
-
-    @property
-    def writes_tables(self) -> bool:
-        """Whether a guest entry is reached by a write: with EPTP bit 6 alone."""
-        return self.context.accessed_dirty
 
     @property
     def accessed(self) -> int:
@@ -90,7 +84,7 @@ class Ept:
     def table_fault(self, path: Walk, va: int) -> EptViolation | EptMisconfiguration | None:
         """Return what reading a guest entry at the end of this walk ends in, or None."""
         needed, made = Use.READ, Qualification.READ
-        if self.writes_tables:
+        if self.context.accessed_dirty:
             needed, made = needed | Use.WRITE, made | Qualification.WRITE
         return self._fault(path, va, needed, made)
 

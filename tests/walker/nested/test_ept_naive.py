@@ -212,12 +212,19 @@ def by_cpl(monkeypatch):
     monkeypatch.setattr(under_test.Ept, "page_fault", page_fault)
 
 
-def always_written(monkeypatch):
-    monkeypatch.setattr(under_test.Ept, "writes_tables", property(lambda _: True))
+def written_tables(*, always):
+    """Tables are read as if EPTP bit 6 were set, or clear."""
 
+    def plant(monkeypatch):
+        real = under_test.Ept.table_fault
 
-def never_written(monkeypatch):
-    monkeypatch.setattr(under_test.Ept, "writes_tables", property(lambda _: False))
+        def table_fault(self, path, va):
+            eptp = self.context.eptp & ~(1 << 6) | always << 6
+            return real(replace(self, context=replace(self.context, eptp=eptp)), path, va)
+
+        monkeypatch.setattr(under_test.Ept, "table_fault", table_fault)
+
+    return plant
 
 
 def without_marks(monkeypatch):
@@ -287,8 +294,8 @@ def page_before_the_guest(monkeypatch):
 PLANTED = {
     "A and D set where EPT allows no writing": without_update_faults,
     "MBEC by CPL": by_cpl,
-    "guest tables always written": always_written,
-    "guest tables never written": never_written,
+    "guest tables always written": written_tables(always=True),
+    "guest tables never written": written_tables(always=False),
     "no A in EPT": without_marks,
     "A in EPT without EPTP bit 6": always_marked,
     "no D in EPT": not_dirty,
