@@ -32,6 +32,8 @@ from crosswalk.walker.protection.policy import TableKind
 __all__ = ["protect_guest"]
 
 _WIDTH = 66
+_SECONDS = 60.0
+"""CPU time for what the machine is asked at once: a copy of the guest's RAM takes one second."""
 _SHOWN = 20
 _NO_STOP = NotStopped | Granted | Crash | Other
 _MALFORMED = "malformed"
@@ -63,7 +65,7 @@ def protect_guest(options: argparse.Namespace) -> int:
         scenario, expected = contained(lambda: run(protected_guest()))
     else:
         remark(f"{machine.version}: the whole scenario takes a minute or two")
-        with Monitor(machine) as monitor:
+        with Monitor(machine, seconds=_SECONDS) as monitor:
             scenario, expected = run(protected_guest(monitor, kind))
     seconds = time.perf_counter() - started
     where = None if machine is None else machine.version
@@ -139,7 +141,7 @@ def _machine_record(scenario: Scenario, where: str) -> dict[str, Any]:
     return {
         "tables": str(scenario.kind),
         "machine": where,
-        "known_departures": dict(sorted(scenario.known.items())),
+        "known_departures": dict(sorted((scenario.known + scenario.departed).items())),
     }
 
 
@@ -182,7 +184,7 @@ def scenario_lines(
     yield f"   through forged tables that allow everything: {_probed(scenario.forged)}"
     if where is not None:
         yield "   The nested walk predicts each of them, the exit qualification included."
-    for name, count in sorted(scenario.known.items()):
+    for name, count in sorted((scenario.known + scenario.departed).items()):
         yield f"   {count:,} with a qualification as it is known of {where}: {name}"
     yield ""
     yield from _attack_lines(scenario, verbose=verbose)

@@ -31,7 +31,8 @@ class Scenario:
     `spared` frames are executable only because the emulator can't walk tables that aren't;
     `nested_tables` of 4 KiB. `own` are the accesses through the guest's own mappings, `forged`
     those through forged tables. `kind` is that of the nested tables. `mapped` is the number of the
-    guest's mappings, `unfollowed` what of its tables can't be followed.
+    guest's mappings, `unfollowed` what of its tables can't be followed. `departed` counts the
+    attacks that ended as the machine is known to depart, by its departures' names.
     """
 
     entries: int
@@ -48,6 +49,7 @@ class Scenario:
     updates: tuple[Updated, ...]
     mapped: int
     unfollowed: Unfollowed
+    departed: Counter[str]
 
     @property
     def known(self) -> Counter[str]:
@@ -103,7 +105,9 @@ def run_scenario(
     context = subject.guest.context
     bound = len(granted) if frames is None else frames
     run = partial(run_attacks, subject, unprotected=stopped_by_right, crashes=crashes)
+    subject.known.clear()
     return Scenario(
+        departed=subject.known,
         mapped=sum(count_mappings(subject.guest.memory, context).values()),
         unfollowed=unfollowed(subject.guest.memory, context),
         entries=len(subject.entries),
