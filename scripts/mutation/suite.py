@@ -26,6 +26,7 @@ _TESTED = {
     "nested.context": ("nested/test_context",),
     "nested.ept": _EPT,
     "nested.ept_bulk": _EPT[:1],
+    "nested.second_level": ("nested/test_second_level",),
     "nested.violations": _EPT[1:],
 }
 TESTED = tuple(_TESTED)

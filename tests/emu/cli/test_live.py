@@ -3,8 +3,9 @@
 import pytest
 
 from crosswalk.walker.formats import gdb
+from tests.emu.cli import ept_image
 from tests.emu.cli.conftest import small
-from tests.emu.cli.running import refused
+from tests.emu.cli.running import refused, written
 from tests.tables import RW, XD, P, PageTables
 from tests.walker.formats.stubs import HungUp, Stub, cpu_of
 
@@ -33,6 +34,18 @@ def test_every_command_that_reads_says_what_it_says_of_the_file(run, guest, smal
         live = run(name, guest.name, *arguments, *options)
         file = run(name, small_core, *arguments, *options, *known)
         assert (0, file.out) == (live.status, live.out)
+
+
+def test_a_hosts_tables_are_read_before_it_runs_again(run, tmp_path):
+    case = ept_image.image()
+    with Stub(case.memory()).listening() as stub:
+        for command in ("walk", "frames"):
+            asked = ("--eptp", hex(ept_image.EPTP), "--mbec", "--maxphyaddr", "40", "--json")
+            live = run(command, stub.name, *asked)
+            file = run(command, written(tmp_path / "it.json", case), *asked)
+            assert (0, file.out) == (live.status, live.out)
+    assert (True, False) == stub.found
+    assert [] == gdb._paused
 
 
 def test_info_names_the_kind_and_what_is_assumed(run, guest):
