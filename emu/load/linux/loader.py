@@ -1,4 +1,4 @@
-"""Placing a kernel in RAM and bringing the CPU to its 64-bit entry.
+"""Placing a kernel in RAM, and what the CPU has to be at its 64-bit entry.
 
 Source: Linux Documentation/arch/x86/boot.rst, "64-bit boot protocol": long mode, identity
 mapped, flat segments 0x10 and 0x18, interrupts off, RSI at the zero page.
@@ -13,10 +13,21 @@ from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.image import HEADER_AT, KernelImage
 from crosswalk.emu.pc.pc import Machine
 from crosswalk.walker.architecture import CR0, CR4, EFER, GIB, MIB, MSR, RFlags
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME
 
-__all__ = ["RESERVED", "USABLE", "enter_kernel", "place_kernel", "zero_page"]
+__all__ = [
+    "GDT",
+    "GDT_LIMIT",
+    "RESERVED",
+    "USABLE",
+    "ZERO_PAGE",
+    "enter_kernel",
+    "place_kernel",
+    "prepare_entry",
+    "zero_page",
+]
 
 USABLE, RESERVED = 1, 2
 """Types of an e820 range."""
@@ -30,11 +41,14 @@ _LOADED_HIGH = 0x01
 _PROTOCOL = 0x020F
 
 # Below 640 KiB, which the kernel uses only after it has left these tables.
-_GDT, _ZERO_PAGE, _ARGUMENTS, _TABLES = 0x1000, 0x2000, 0x3000, 0x10000
+GDT, ZERO_PAGE = 0x1000, 0x2000
+"""Where a kernel finds its descriptors (code 0x10, data 0x18), and the zero page: RSI."""
+_ARGUMENTS, _TABLES = 0x3000, 0x10000
 _LOW_END, _HIGH = 0x9_F000, 0x10_0000
 _MAX_ARGUMENTS = 2047  # Linux keeps 2048 bytes of them, the last one being 0.
 _CODE, _DATA = 0x10, 0x18
 _DESCRIPTORS = (0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF)
+GDT_LIMIT = 8 * len(_DESCRIPTORS) - 1
 _CODE_FLAGS, _DATA_FLAGS, _LIMIT = 0x00A0_9B00, 0x00C0_9300, 0xFFFF_FFFF
 _TABLE, _LARGE = 0x3, 0x83
 _MAPPED_GIB = 4
@@ -63,26 +77,40 @@ def place_kernel(ram: Ram, kernel: KernelImage, arguments: str, initrd: bytes) -
     ranges = [(0, _LOW_END, USABLE), (_HIGH, ram.size - _HIGH, USABLE)]
     place = (top if initrd else 0, len(initrd))
     page = zero_page(kernel.setup_header, command_line=_ARGUMENTS, initrd=place, ranges=ranges)
-    ram.write(_ZERO_PAGE, page)
+    ram.write(ZERO_PAGE, page)
+
+
+def prepare_entry(ram: Ram, levels: int) -> PagingContext:
+    """Write the tables and descriptors of the entry to RAM; return the registers for them.
+
+    The first 4 GiB are mapped to themselves, by paging of 4 or 5 levels.
+    """
+    _write_tables(ram, levels)
+    ram.write(GDT, struct.pack("<4Q", *_DESCRIPTORS))
+    return PagingContext(
+        cr0=CR0.PG | CR0.ET | CR0.PE,
+        cr3=_TABLES,
+        cr4=CR4.PAE | (CR4.LA57 if levels == 5 else 0),
+        efer=EFER.LME | EFER.LMA,
+    )
 
 
 def enter_kernel(machine: Machine, entry: int, levels: int) -> None:
     """Bring the CPU to the entry, with paging of 4 or 5 levels on."""
-    _write_tables(machine.ram, levels)
-    machine.ram.write(_GDT, struct.pack("<4Q", *_DESCRIPTORS))
+    context = prepare_entry(machine.ram, levels)
     engine = machine.engine
-    engine.reg_write(x86.UC_X86_REG_CR4, CR4.PAE | (CR4.LA57 if levels == 5 else 0))
-    engine.reg_write(x86.UC_X86_REG_MSR, (MSR.EFER, EFER.LME | EFER.LMA))
-    engine.reg_write(x86.UC_X86_REG_CR0, CR0.PG | CR0.ET | CR0.PE)
-    engine.reg_write(x86.UC_X86_REG_CR3, _TABLES)
-    engine.reg_write(x86.UC_X86_REG_GDTR, (0, _GDT, 8 * len(_DESCRIPTORS) - 1, 0))
+    engine.reg_write(x86.UC_X86_REG_CR4, context.cr4)
+    engine.reg_write(x86.UC_X86_REG_MSR, (MSR.EFER, context.efer))
+    engine.reg_write(x86.UC_X86_REG_CR0, context.cr0)
+    engine.reg_write(x86.UC_X86_REG_CR3, context.cr3)
+    engine.reg_write(x86.UC_X86_REG_GDTR, (0, GDT, GDT_LIMIT, 0))
     engine.reg_write(x86.UC_X86_REG_RFLAGS, RFlags.FIXED)
     cpu = machine.cpu
     with cpu.changed():
         cpu.enter(Segment(_CODE, 0, _LIMIT, _CODE_FLAGS), 0)
         for name in ("ds", "es", "ss"):
             cpu.set_segment(name, Segment(_DATA, 0, _LIMIT, _DATA_FLAGS))
-        cpu.set_general(GENERAL.index("rsi"), _ZERO_PAGE)
+        cpu.set_general(GENERAL.index("rsi"), ZERO_PAGE)
         cpu.rip = entry
 
 

@@ -16,8 +16,21 @@ from crosswalk.emu.protect.attack import (
     NotStopped,
     Result,
 )
+from crosswalk.walker.memory import FRAME
 
-__all__ = ["MARK", "AttackFrames", "Code", "attack_table"]
+__all__ = [
+    "DIRECT",
+    "EXECUTABLE",
+    "EXECUTE_FREE",
+    "IMAGE",
+    "MARK",
+    "AttackFrames",
+    "Code",
+    "attack_table",
+]
+
+DIRECT, IMAGE = 0xFFFF_8880_0000_0000, 0xFFFF_FFFF_8000_0000
+"""The linear addresses of physical address 0 without KASLR: in the direct map, in the image."""
 
 MARK = 0x5EED_C0DE_5EED_C0DE
 
@@ -80,7 +93,9 @@ _FORGED_WINDOW = f"""{_FORGED}
     mov rax, COPIER
     call rax
 """
-_EXECUTABLE = "btr qword ptr [rbx], 63\ninvlpg [rdi]"
+EXECUTABLE = "btr qword ptr [rbx], 63\ninvlpg [rdi]"
+"""Source that clears NX in the entry at RBX, that of the page at RDI."""
+EXECUTE_FREE = "execute free memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +122,11 @@ class AttackFrames:
     def result(self) -> int:
         """The frame that an attack stores its mark in."""
         return self.free[-1]
+
+    @property
+    def copier_frame(self) -> int:
+        """The frame that the code that copies lies in."""
+        return self.copier - IMAGE & -FRAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +199,7 @@ def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
         _attack(
             "execute data",
             "code stored in the kernel's data, made executable in its own entry, and run",
-            f"mov rdi, DATA_IMAGE\n{_PLANTED}\nmov rbx, DATA_ENTRY\n{_EXECUTABLE}\n"
+            f"mov rdi, DATA_IMAGE\n{_PLANTED}\nmov rbx, DATA_ENTRY\n{EXECUTABLE}\n"
             "mov rbx, RESULT_DIRECT\njmp rdi",
             frames.result,
             NestedFault(frames.data, _FETCH),
@@ -217,9 +237,9 @@ def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
             why="it does all that the kernel does when it patches",
         ),
         _attack(
-            "execute free memory",
+            EXECUTE_FREE,
             "code stored in memory that isn't the image's, made executable, and run",
-            f"mov rdi, FREE0_DIRECT\n{_PLANTED}\nmov rbx, FREE0_ENTRY\n{_EXECUTABLE}\n"
+            f"mov rdi, FREE0_DIRECT\n{_PLANTED}\nmov rbx, FREE0_ENTRY\n{EXECUTABLE}\n"
             "mov rbx, RESULT_DIRECT\njmp rdi",
             frames.result,
             NotStopped(),

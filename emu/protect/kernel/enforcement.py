@@ -68,6 +68,15 @@ class Enforcement(ABC):
     def root(self) -> int:
         """The physical address of the guest's present root table."""
 
+    @property
+    @abstractmethod
+    def pinned(self) -> dict[str, list[str]]:
+        """The names of the bits that are pinned, by register."""
+
+    @abstractmethod
+    def read_back(self) -> Permissions:
+        """Return what the entries of the nested tables grant each frame, as the CPU finds them."""
+
     @abstractmethod
     def intercept(self) -> None:
         """Have those writes to control registers exit that have to, now."""
@@ -81,11 +90,13 @@ class Enforcement(ABC):
         self.rights = RightsFollower(self.memory, context, self.kind)
         count = self.rights.count
         image, tables = image_frames(self._kernel, count), self.rights.tables()
+        kept = kept_frames(self._kernel, count)
         if self.kind is TableKind.NPT:
-            kept = kept_frames(self._kernel, count)
             self.grants = grant(self.rights.initial, image, kept, tables)
         else:
-            self.grants = grant_each(self.rights.initial, image, tables, executes(self.kind))
+            self.grants = grant_each(
+                self.rights.initial, image, kept, tables, executes=executes(self.kind)
+            )
         self.followed = np.zeros(count, np.bool_)
         self.withdrawn, self.user_code = self.followed.copy(), self.followed.copy()
         return self.grants
@@ -136,7 +147,7 @@ class Enforcement(ABC):
         facts = find_facts(
             self.state, self.memory, self.grants, self.rights, frame, write=write, fetch=fetch
         )
-        cause = decide(facts, sealed=sealed, text=text, image=bool(self.grants.image[frame]))
+        cause = decide(facts, sealed=sealed, text=text, kept=bool(self.grants.kept[frame]))
         self.causes[cause] += 1
         if cause in {Cause.USER_CODE, Cause.PROCESS_CODE}:
             self.user_code[frame] = True

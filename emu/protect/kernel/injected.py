@@ -8,20 +8,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from crosswalk.emu.protect.attack import Attack
-from crosswalk.emu.protect.kernel.attacks import MARK, AttackFrames, Code
+from crosswalk.emu.protect.kernel.attacks import DIRECT, IMAGE, MARK, AttackFrames, Code
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
 from crosswalk.emu.protect.kernel.guestwalk import find_leaf, lower_leaves
 from crosswalk.emu.protect.kernel.rules import may
-from crosswalk.emu.protect.permissions import Bools
+from crosswalk.emu.protect.permissions import Bools, executes
 from crosswalk.guest.assembler import assemble
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.protection.pagelist import Permission
 
-__all__ = ["DIRECT", "IMAGE", "find_frames", "injected_code", "planted"]
-
-DIRECT, IMAGE = 0xFFFF_8880_0000_0000, 0xFFFF_FFFF_8000_0000
-"""The linear addresses of physical address 0 without KASLR: in the direct map, in the image."""
+__all__ = ["find_frames", "injected_code", "planted"]
 
 _NX = 1 << 63
 _SITE_PAGES = 2
@@ -57,13 +54,15 @@ def _symbols(memory: PhysicalMemory, frames: AttackFrames) -> dict[str, int]:
     named = {"text": frames.text, "rodata": frames.rodata, "data": frames.data}
     named |= {"result": frames.result, "root": frames.root}
     named |= {f"free{number}": pa for number, pa in enumerate(frames.free[:-1])}
-    symbols = {"MARK": MARK, "USER": frames.user, "COPIER": frames.copier}
+    named |= {"user_frame": frames.user_frame, "copier_frame": frames.copier_frame}
+    symbols = {"MARK": MARK, "USER": frames.user, "COPIER": frames.copier, "LEAVES": _LEAVES}
+    symbols["COPIER_OFFSET"] = frames.copier % FRAME
     for name, pa in named.items():
         symbols[name.upper()] = pa
         symbols[f"{name.upper()}_DIRECT"] = DIRECT + pa
         symbols[f"{name.upper()}_IMAGE"] = IMAGE + pa
     image = {"RODATA": frames.rodata, "DATA": frames.data}
-    direct = {"TEXT": frames.text, "FREE0": frames.free[0]}
+    direct = {"TEXT": frames.text, "FREE0": frames.free[0], "USER_FRAME": frames.user_frame}
     for base, mapped in ((IMAGE, image), (DIRECT, direct)):
         for name, pa in mapped.items():
             symbols[f"{name}_ENTRY"] = DIRECT + _entry(memory, frames.root, base + pa)
@@ -97,9 +96,17 @@ def find_frames(host: Enforcement) -> AttackFrames:
         for frame in _numbers(sealed_data & ~executable)
         if (leaf := find_leaf(memory, root, IMAGE + frame * FRAME)) and leaf.size == FRAME
     ]
-    data = _numbers(writable & ~executable & grants.image & ~grants.tables)
+    data = _numbers(grants.kept & writable & ~executable & ~grants.tables)
     free = list(_free(memory, writable & ~grants.image & ~grants.tables))
-    user = next(_user_code(memory, root), None)
+    user = next(
+        (
+            (va, pa)
+            for va, pa in _user_code(memory, root)
+            # It is attacked where it has run: where its own right to execute is granted.
+            if executes(host.kind) & int(host.due[pa // FRAME])
+        ),
+        None,
+    )
     if len(text) <= _SITE_PAGES or not rodata or not data or len(free) < _FREE or user is None:
         raise CrosswalkError("the kernel lacks frames that the attacks need")
     found = AttackFrames(

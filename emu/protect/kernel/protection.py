@@ -111,6 +111,10 @@ class Protection(Enforcement):
         """The physical address of the guest's present root table."""
         return int(self.machine.engine.reg_read(x86.UC_X86_REG_CR3)) & _ROOT
 
+    def read_back(self) -> Permissions:
+        """Return what the entries of the nested tables grant each frame."""
+        return self.nested.read_back()
+
     def intercept(self) -> None:
         """Have writes to pinned registers exit, and to CR3 where a frame is open."""
         writes = (INTERCEPTED if self.pins else frozenset()) | ({3} if self.open else frozenset())

@@ -11,15 +11,27 @@ from crosswalk.emu.protect.attack import (
     Intercepted,
     NestedFault,
     NotStopped,
+    Violation,
+    VmExited,
 )
 from crosswalk.emu.protect.kernel.attacks import Code
 from crosswalk.emu.protect.kernel.protection import Refusal
+from crosswalk.emu.protect.kernel.results import Enforced
 from crosswalk.emu.protect.kernel.rules import Cause
 from crosswalk.emu.protect.kernel.scenario import PlainBoot, ProtectedBoot
 from crosswalk.walker.architecture import EFER
 from crosswalk.walker.nested.outcome import NestedError
 
-__all__ = ["Check", "attack_lines", "attack_record", "boot_lines", "checks", "refusal_record"]
+__all__ = [
+    "Check",
+    "attack_lines",
+    "attack_record",
+    "boot_lines",
+    "checks",
+    "enforced_checks",
+    "refusal_record",
+    "roots_words",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +70,26 @@ def checks(
         f"words, {others:,} other words differ",
         not others,
     )
+    yield from enforced_checks(protected)
+
+
+def enforced_checks(enforced: Enforced) -> Iterator[Check]:
+    """Yield the checks of what was granted until idle, and those of the attacks."""
     yield Check(
-        f"rights followed change by change equal those computed afresh, {protected.steps:,} times",
-        protected.steps > 0 and not protected.differing,
+        f"rights followed change by change equal those computed afresh, {enforced.steps:,} times",
+        enforced.steps > 0 and not enforced.differing,
     )
     yield Check(
         "no frame is left writable that no mapping may write, computed afresh by "
-        f"{_roots(protected)}; {protected.lost:,} had lost it",
-        not protected.stale,
+        f"{roots_words(enforced)}; {enforced.lost:,} had lost it",
+        not enforced.stale,
     )
-    yield Check("the nested tables grant what the rules do, and no more", protected.as_ruled)
+    yield Check("the nested tables grant what the rules do, and no more", enforced.as_ruled)
     yield Check(
-        f"of {protected.counts.sealed:,} sealed frames none has changed but what was patched",
-        protected.changed <= protected.patched,
+        f"of {enforced.counts.sealed:,} sealed frames none has changed but what was patched",
+        enforced.changed <= enforced.patched,
     )
-    for each in protected.attacks:
+    for each in enforced.attacks:
         end = "succeeds, as said" if isinstance(each.result, NotStopped) else "is stopped"
         yield Check(f"{each.attack.name}: works unprotected; {end}", not each.wrong)
 
@@ -123,12 +140,13 @@ def boot_lines(plain: PlainBoot, protected: ProtectedBoot, protect_at: str) -> I
     yield (
         f"  outside what is sealed, since: {len(protected.loaded):,} frames of code patched, "
         f"writing granted to {protected.granted:,} and withdrawn from {protected.withdrawn:,} "
-        f"that nothing may write any more; rights by {_roots(protected)}"
+        f"that nothing may write any more; rights by {roots_words(protected)}"
     )
 
 
-def _roots(protected: ProtectedBoot) -> str:
-    return "the kernel's root and the user's" if protected.isolated else "the kernel's root"
+def roots_words(enforced: Enforced) -> str:
+    """Return by which roots rights are computed, in words."""
+    return "the kernel's root and the user's" if enforced.isolated else "the kernel's root"
 
 
 def attack_lines(attacks: Sequence[Attacked[Code]]) -> Iterator[str]:
@@ -153,6 +171,11 @@ def attack_record(each: Attacked[Code]) -> dict[str, Any]:
             detail = result.detail
         case DeliveryRefused():
             stopped_by, detail = "guard", result.detail
+        case Violation():
+            stopped_by, error_code = "EPT_VIOLATION", result.qualification
+            gpa = hex(result.gpa)
+        case VmExited():
+            stopped_by = result.what
     return {
         "name": attack.name,
         "does": attack.program.does,
@@ -188,6 +211,8 @@ def _ending(each: Attacked[Code]) -> str:
             return f"stopped by the host's delivery: {detail}"
         case Intercepted(code, _, detail):
             return f"stopped by {exit_name(code)}: {detail}"
+        case Violation() | VmExited():
+            return f"stopped by {each.result}"
         case NestedFault(gpa, error_code):
             access = (
                 "fetch"

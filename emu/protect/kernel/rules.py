@@ -21,7 +21,7 @@ class Grants:
 
     Sealed frames lie in the kernel's image and weren't writable; `text` are those of them that
     are executable. `tables` served as paging structures at that moment, `image` are all frames of
-    the image.
+    the image, `kept` those of its data that are never freed.
     """
 
     permissions: Permissions
@@ -29,6 +29,7 @@ class Grants:
     text: Bools
     tables: Bools
     image: Bools
+    kept: Bools
 
 
 class Cause(StrEnum):
@@ -38,7 +39,7 @@ class Cause(StrEnum):
     LOADED = "patching of code loaded outside the image: open until CR3 is next written"
     FOLLOWED = "not sealed, and writable by the kernel's present tables: granted"
     USER_CODE = "user code in a sealed frame that isn't writable: granted"
-    PROCESS_CODE = "a process's code, outside the image: granted"
+    PROCESS_CODE = "a process's code, in a frame that is neither sealed nor kept data: granted"
     REFUSED = "beyond what the mappings allow: refused"
 
 
@@ -85,10 +86,12 @@ def grant(collective: Permissions, image: Bools, kept: Bools, tables: Bools) -> 
     permissions = np.full_like(collective, ALL)
     permissions[~writable] &= ~np.uint8(Permission.WRITE)
     permissions[no_execution] &= ~np.uint8(Permission.EXECUTE)
-    return Grants(permissions, sealed, sealed & executable, tables, image)
+    return Grants(permissions, sealed, sealed & executable, tables, image, kept & image)
 
 
-def grant_each(collective: Permissions, image: Bools, tables: Bools, executes: int) -> Grants:
+def grant_each(
+    collective: Permissions, image: Bools, kept: Bools, tables: Bools, *, executes: int
+) -> Grants:
     """Return what to grant where any frame can lose execution, tables too: as EPT can.
 
     `executes` are the bits of a permission that are rights to execute. Every frame can be read;
@@ -98,11 +101,11 @@ def grant_each(collective: Permissions, image: Bools, tables: Bools, executes: i
     permissions = collective & np.uint8(Permission.WRITE | executes) | np.uint8(Permission.READ)
     sealed = image & ~writable
     text = sealed & may(collective, Permission.EXECUTE)
-    return Grants(permissions, sealed, text, tables, image)
+    return Grants(permissions, sealed, text, tables, image, kept & image)
 
 
-def decide(fault: FaultFacts, *, sealed: bool, text: bool, image: bool) -> Cause:
-    """Return the rule for a nested fault at a frame; `sealed`, `text` and `image` as in Grants."""
+def decide(fault: FaultFacts, *, sealed: bool, text: bool, kept: bool) -> Cause:
+    """Return the rule for a nested fault at a frame; `sealed`, `text` and `kept` as in Grants."""
     if fault.write and (text or (fault.loaded and not sealed)):
         patching = fault.cpl == 0 and fault.write_protect and not fault.interrupts
         if not (patching and fault.in_text and fault.window):
@@ -112,6 +115,6 @@ def decide(fault: FaultFacts, *, sealed: bool, text: bool, image: bool) -> Cause
         return Cause.FOLLOWED if fault.writable else Cause.REFUSED
     if fault.fetch and sealed and fault.cpl == 3 and fault.user_code and not fault.writable:
         return Cause.USER_CODE
-    if fault.fetch and not image and fault.cpl == 3 and fault.user_code:
+    if fault.fetch and not sealed and not kept and fault.cpl == 3 and fault.user_code:
         return Cause.PROCESS_CODE
     return Cause.REFUSED

@@ -14,8 +14,8 @@ from crosswalk.emu.protect.attack import (
     exit_result,
     run_attacks,
 )
-from crosswalk.emu.protect.kernel.attacks import MARK, AttackFrames, Code, attack_table
-from crosswalk.emu.protect.kernel.injected import IMAGE, find_frames, injected_code, planted
+from crosswalk.emu.protect.kernel.attacks import IMAGE, MARK, AttackFrames, Code, attack_table
+from crosswalk.emu.protect.kernel.injected import find_frames, injected_code, planted
 from crosswalk.emu.protect.kernel.protection import Protection, Refusal
 from crosswalk.walker.architecture import RFlags
 

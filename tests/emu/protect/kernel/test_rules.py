@@ -32,46 +32,46 @@ def bools(text):
 
 
 def test_text_is_opened_for_a_patch():
-    assert Cause.PATCHED is decide(PATCH, sealed=True, text=True, image=True)
+    assert Cause.PATCHED is decide(PATCH, sealed=True, text=True, kept=True)
 
 
 @pytest.mark.parametrize("change", WITHOUT, ids=str)
 def test_a_store_to_text_that_lacks_one_thing_is_no_patch(change):
-    assert Cause.REFUSED is decide(replace(PATCH, **change), sealed=True, text=True, image=True)
+    assert Cause.REFUSED is decide(replace(PATCH, **change), sealed=True, text=True, kept=True)
 
 
 def test_read_only_data_is_never_opened():
-    assert Cause.REFUSED is decide(PATCH, sealed=True, text=False, image=True)
+    assert Cause.REFUSED is decide(PATCH, sealed=True, text=False, kept=True)
     assert Cause.REFUSED is decide(
-        replace(PATCH, writable=True), sealed=True, text=False, image=True
+        replace(PATCH, writable=True), sealed=True, text=False, kept=True
     )
 
 
 def test_what_is_not_sealed_follows_the_kernels_tables():
     assert Cause.FOLLOWED is decide(
-        replace(PATCH, writable=True), sealed=False, text=False, image=True
+        replace(PATCH, writable=True), sealed=False, text=False, kept=True
     )
-    assert Cause.REFUSED is decide(PATCH, sealed=False, text=False, image=True)
+    assert Cause.REFUSED is decide(PATCH, sealed=False, text=False, kept=True)
 
 
 @pytest.mark.parametrize("writable", [False, True])
 def test_code_outside_the_image_is_opened_as_text_is_and_never_followed(writable):
     loaded = replace(PATCH, loaded=True, writable=writable)
-    assert Cause.LOADED is decide(loaded, sealed=False, text=False, image=True)
+    assert Cause.LOADED is decide(loaded, sealed=False, text=False, kept=True)
     for change in WITHOUT:
         assert Cause.REFUSED is decide(
-            replace(loaded, **change), sealed=False, text=False, image=True
+            replace(loaded, **change), sealed=False, text=False, kept=True
         )
-    assert Cause.REFUSED is decide(loaded, sealed=True, text=False, image=True)
+    assert Cause.REFUSED is decide(loaded, sealed=True, text=False, kept=True)
 
 
 def test_user_code_in_a_sealed_frame_is_let_run_and_nothing_else():
-    assert Cause.USER_CODE is decide(USER_CODE, sealed=True, text=False, image=True)
+    assert Cause.USER_CODE is decide(USER_CODE, sealed=True, text=False, kept=True)
     for change in ({"cpl": 0}, {"user_code": False}, {"writable": True}):
         assert Cause.REFUSED is decide(
-            replace(USER_CODE, **change), sealed=True, text=False, image=True
+            replace(USER_CODE, **change), sealed=True, text=False, kept=True
         )
-    assert Cause.REFUSED is decide(USER_CODE, sealed=False, text=False, image=True)
+    assert Cause.REFUSED is decide(USER_CODE, sealed=False, text=False, kept=True)
 
 
 def test_what_is_withheld_and_sealed_follows_from_what_the_mappings_want():

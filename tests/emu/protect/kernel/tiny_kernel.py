@@ -10,8 +10,7 @@ from crosswalk.emu.load.linux.boot import Boot
 from crosswalk.emu.load.linux.failure import KernelFailure
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.load.linux.points import parse_point
-from crosswalk.emu.protect.kernel.attacks import AttackFrames, attack_table
-from crosswalk.emu.protect.kernel.injected import DIRECT, IMAGE
+from crosswalk.emu.protect.kernel.attacks import DIRECT, IMAGE, AttackFrames, attack_table
 from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.emu.protect.kernel.scenario import Guest
 from crosswalk.guest.assembler import assemble

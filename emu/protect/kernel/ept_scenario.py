@@ -1,0 +1,138 @@
+"""The scenario of a Linux kernel under EPT: booted, protected, run to idle, attacked."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crosswalk.emu.load.linux.boot import ARGUMENTS, IDLE_TICKS
+from crosswalk.emu.load.linux.points import Point, PointKind
+from crosswalk.emu.monitor.monitor import Monitor
+from crosswalk.emu.monitor.vmx import ExitReason
+from crosswalk.emu.protect.kernel.ept import EptProtection, EptRefusal
+from crosswalk.emu.protect.kernel.ept_subject import attack_under_ept
+from crosswalk.emu.protect.kernel.monitored import MonitoredKernel
+from crosswalk.emu.protect.kernel.results import Enforced, begun, count, fields_of, sum_up
+from crosswalk.emu.protect.kernel.scenario import Guest
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.protection.policy import TableKind
+
+__all__ = ["EptBoot", "require_point", "run_under_ept"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EptBoot(Enforced):
+    """The results of a boot under EPT.
+
+    `refusal` is the exit that was refused once protection had begun, or None; after one the run
+    ends there. `early` and `late` are the host's seconds from the entry to where protection begins,
+    and from there to idle; `ticks` what the machine's time-stamp counter had advanced by until
+    then: Bochs counts instructions, those of the monitor too. `user_code` is the number of frames
+    that users were granted execution of.
+    """
+
+    kind: TableKind
+    console: bytes
+    refusal: EptRefusal | None
+    early: float
+    late: float
+    ticks: int
+    user_code: int
+
+
+def require_point(point: Point) -> None:
+    """Raise `BadInput` unless it is a point that a monitor's guest can be stopped at."""
+    if point.kind is not PointKind.CONSOLE:
+        raise BadInput(f"--protect-at {point}: under EPT it is console:TEXT")
+
+
+def run_under_ept(
+    monitor: Monitor,
+    guest: Guest,
+    *,
+    size: int,
+    kind: TableKind,
+    protect_at: Point,
+    seconds: float,
+    look: Callable[[PhysicalMemory, PagingContext], None] | None = None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> EptBoot:
+    """Boot in `size` bytes of RAM, protect at a point, go on to idle, and attack.
+
+    `look` is called when protection begins, with the guest's memory and its registers, `notice`
+    with a line at each stage. Raises `KernelFailure` where the kernel ends, or has run for
+    `seconds`, before it is idle, for another reason than the host's refusal; `BadInput` where it
+    hasn't write-protected its text by the point.
+    """
+    kernel = MonitoredKernel(
+        monitor,
+        guest.kernel,
+        size=size,
+        initrd=guest.initrd,
+        arguments=f"{ARGUMENTS} {guest.arguments}".strip(),
+        kind=kind,
+        on_line=guest.on_line,
+    )
+    host = EptProtection(kernel, guest.kernel)
+    began, first_tick = time.monotonic(), kernel.ticks
+    wanted = protect_at.text.encode("utf-8")
+    _run(host, lambda: kernel.console.endswith(wanted), protect_at, began + seconds)
+    if host.refusal is not None:
+        raise BadInput(f"the kernel was stopped before {protect_at}: {host.refusal}")
+    early, ticks = time.monotonic() - began, kernel.ticks - first_tick
+    notice(
+        f"protection begins, {early:.0f} s and {ticks:,} ticks of the CPU's clock after the entry"
+    )
+    since = time.process_time()
+    if look is not None:
+        look(kernel.memory, host.context)
+    host.enforce()
+    beginning = begun(host, since)
+    resumed = time.monotonic()
+    _run(host, None, Point(PointKind.IDLE), resumed + seconds - early)
+    late, refused = time.monotonic() - resumed, host.refusal
+    if refused is None:
+        notice(f"idle, {late:.0f} s later; attacks…")
+    enforced = sum_up(
+        host,
+        beginning,
+        refused=refused is not None,
+        attacked=lambda: attack_under_ept(host),
+    )
+    return EptBoot(
+        kind=kind,
+        console=bytes(kernel.console),
+        refusal=refused,
+        early=early,
+        late=late,
+        ticks=ticks,
+        user_code=count(host.user_code),
+        **fields_of(enforced),
+    )
+
+
+def _run(
+    host: EptProtection, reached: Callable[[], bool] | None, point: Point, until: float
+) -> None:
+    """Run until the console has reached a point; without one, until the guest is idle.
+
+    Or until the host refuses an exit. Idle is a guest that only halts: so many times that nothing
+    but ticks of its timer can have woken it.
+    """
+    kernel, halts = host.guest, 0
+    while True:
+        left = kernel.run(reached or (lambda: False))
+        if left is None:
+            return
+        if time.monotonic() > until:
+            raise kernel.failure(f"the kernel didn't reach {point}: the time is up")
+        if left.reason == ExitReason.HLT:
+            halts += 1
+            if reached is None and halts > IDLE_TICKS:
+                return
+            kernel.halt(left)
+        elif host.handle(left):
+            halts = 0
+        else:
+            return
