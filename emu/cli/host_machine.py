@@ -24,8 +24,10 @@ def chosen_kind(options: argparse.Namespace) -> TableKind:
     return kind
 
 
-def chosen_host(options: argparse.Namespace) -> BochsHost:
+def chosen_host(options: argparse.Namespace, more: str = "") -> BochsHost:
     """Return the machine that `--with` names: Bochs, from PATH unless it says where.
+
+    `more` are lines of its settings besides.
 
     Raises `BadInput` for another, and where it can't be had.
     """
@@ -34,6 +36,6 @@ def chosen_host(options: argparse.Namespace) -> BochsHost:
     if kind != _BOCHS or (colon and not path):
         raise BadInput(f"--with {printable(text)}: EPT is run by bochs or bochs:PATH")
     try:
-        return BochsHost(path or _BOCHS)
+        return BochsHost(path or _BOCHS, more=more)
     except BadInput as error:
         raise BadInput(f"{error} ({_FETCHED})") from error

@@ -9,8 +9,10 @@ import numpy as np
 
 from crosswalk.emu.cli.check import machine_spaces
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, record, report_beside
+from crosswalk.emu.cli.host_machine import chosen_kind
 from crosswalk.emu.cli.names import kernel_names
 from crosswalk.emu.cli.output import command_text, emit, remark
+from crosswalk.emu.cli.protect_kernel_ept import protect_kernel_ept
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.failure import KernelFailure
 from crosswalk.emu.load.linux.image import load_kernel
@@ -37,6 +39,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import read_file
 from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.protection.policy import TableKind
 
 __all__ = ["protect_kernel"]
 
@@ -65,6 +68,8 @@ def protect_kernel(options: argparse.Namespace) -> int:
         arguments=options.append or "",
         on_line=remark if options.console else None,
     )
+    if chosen_kind(options) is not TableKind.NPT:
+        return protect_kernel_ept(options, guest, protect_at)
     rams = Ram(0, size), Ram(0, size)  # Shared with the children.
 
     def work() -> tuple[ProtectedBoot, list[Result]]:

@@ -84,7 +84,7 @@ _RUN_KERNEL_CODE = f"""
     mov rbx, RESULT_DIRECT
     mov rax, MARK
     mov [rbx + 0x100], rax
-    mov rax, 0x1000 + LEAVES
+    mov rax, LEAVES + 0x1000
     mov [rbx + 0x800], rax
     mov rbx, FREE4_DIRECT
     mov rax, {_KERNEL_CODE:#x}
@@ -104,12 +104,23 @@ _RUN_KERNEL_CODE = f"""
     push 0x2800
     push 2
     push 0x33
-    push COPIER_OFFSET
+    mov rax, COPIER_OFFSET
+    push rax
     mov esi, 0x2100
     mov edi, 0x2000
     mov ecx, 8
     iretq
 """
+
+
+# Bochs 3.0 panics where a write with CR0.WP clear has to set D in an entry without R/W: set before.
+_DIRTY = """
+    mov rbx, TEXT_ENTRY
+    or qword ptr [rbx], 0x60
+    mov rbx, TEXT_IMAGE_ENTRY
+    or qword ptr [rbx], 0x60
+"""
+_WITHOUT_WP = {"clear WP", "text, direct map", "text, image"}
 
 
 def attacks_for(frames: AttackFrames, kind: TableKind) -> tuple[Attack[Code], ...]:
@@ -125,7 +136,10 @@ def _under_ept(attack: Attack[Code], frames: AttackFrames) -> Attack[Code]:
     if attack.name == EXECUTE_FREE:
         stopped = Violation(frames.free[0], AccessType.EXECUTE)
         return replace(attack, expected=stopped, why="")
-    return replace(attack, expected=_expected(attack.expected, frames))
+    program = attack.program
+    if attack.name in _WITHOUT_WP:
+        program = replace(program, source=_DIRTY + program.source)
+    return replace(attack, program=program, expected=_expected(attack.expected, frames))
 
 
 def _expected(result: Result, frames: AttackFrames) -> Result:

@@ -13,6 +13,7 @@ from crosswalk.emu.protect.kernel.ept_subject import attack_under_ept
 from crosswalk.emu.protect.kernel.monitored import MonitoredKernel
 from crosswalk.emu.protect.kernel.results import Enforced, begun, count, fields_of, sum_up
 from crosswalk.emu.protect.kernel.scenario import Guest
+from crosswalk.walker.architecture import RFlags
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory
@@ -128,6 +129,8 @@ def _run(
         if time.monotonic() > until:
             raise kernel.failure(f"the kernel didn't reach {point}: the time is up")
         if left.reason == ExitReason.HLT:
+            if not left.rflags & RFlags.IF:
+                raise kernel.failure(f"the kernel didn't reach {point}: it halted for good")
             halts += 1
             if reached is None and halts > IDLE_TICKS:
                 return

@@ -33,10 +33,18 @@ from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.memory import FRAME, U64, WORDS
 from crosswalk.walker.protection.policy import TableKind
 
-__all__ = ["BASE", "MORE_FIELDS", "MonitoredKernel", "Saved", "msr_bit"]
+__all__ = ["BASE", "BOCHS_SETTINGS", "MORE_FIELDS", "MonitoredKernel", "Saved", "msr_bit"]
 
 BASE = 256 * MIB
 """Where guest-physical address 0 lies in the machine."""
+
+BOCHS_SETTINGS = """\
+cpu: ips=50000000
+clock: sync=none, time0=1577836800
+com1: enabled=1, mode=null
+"""
+"""What Bochs needs besides for such a guest: so many instructions a second of its timers, that they
+leave the kernel time; the same date in each run; a UART that sends to nowhere."""
 
 MORE_FIELDS = (Field.FS_BASE, Field.GS_BASE, Field.EFER)
 """What is read after every exit besides; the first of `Exit.more` in this order."""

@@ -113,8 +113,9 @@ def decide(fault: FaultFacts, *, sealed: bool, text: bool, kept: bool) -> Cause:
         return Cause.PATCHED if sealed else Cause.LOADED
     if fault.write and not sealed:
         return Cause.FOLLOWED if fault.writable else Cause.REFUSED
-    if fault.fetch and sealed and fault.cpl == 3 and fault.user_code and not fault.writable:
-        return Cause.USER_CODE
-    if fault.fetch and not sealed and not kept and fault.cpl == 3 and fault.user_code:
-        return Cause.PROCESS_CODE
+    if fault.fetch and fault.cpl == 3 and fault.user_code:
+        if sealed and not text and not fault.writable:
+            return Cause.USER_CODE
+        if not sealed and not kept:
+            return Cause.PROCESS_CODE
     return Cause.REFUSED

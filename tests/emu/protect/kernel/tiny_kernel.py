@@ -79,7 +79,14 @@ high:
     lea rdi, [rip + ready]
     call say
 """
-_SLEEP = f"""{SLEEP}copy:
+# Ticks are acknowledged, so that they go on, where controllers wait for that.
+_TICKS = """tick:
+    push rax
+    mov al, 0x20
+    out 0x20, al
+    pop rax
+"""
+_SLEEP = f"""{SLEEP.replace("tick:", _TICKS)}copy:
     rep movsb
     ret
 {SAY}ready:
