@@ -1,0 +1,219 @@
+"""A tiny kernel as the guest of a monitor in Bochs: under EPT, protected and attacked."""
+
+from dataclasses import replace
+
+import pytest
+
+from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.load.linux.points import parse_point
+from crosswalk.emu.monitor.machines import BochsHost
+from crosswalk.emu.monitor.monitor import Monitor
+from crosswalk.emu.protect.attack import NotStopped, Violation, VmExited
+from crosswalk.emu.protect.attack_kinds import CR0_WRITTEN, EFER_WRITTEN
+from crosswalk.emu.protect.kernel import ept_scenario, ept_subject
+from crosswalk.emu.protect.kernel.attack_kinds import (
+    KERNEL_RUN_BY_USER,
+    USER_RUN_BY_KERNEL,
+    attacks_for,
+)
+from crosswalk.emu.protect.kernel.attacks import EXECUTE_FREE
+from crosswalk.emu.protect.kernel.enforcement import Enforcement
+from crosswalk.emu.protect.kernel.ept_report import ept_boot_lines, ept_checks, ept_refusal_record
+from crosswalk.emu.protect.kernel.ept_scenario import require_point, run_under_ept
+from crosswalk.emu.protect.kernel.monitored import BOCHS_SETTINGS
+from crosswalk.emu.protect.kernel.rules import Cause
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.protection.policy import TableKind
+from tests.emu.protect.kernel.tiny_kernel import (
+    DATA,
+    LEAVES,
+    OUTSIDE,
+    PAGE,
+    PATCH,
+    PROTECT_AT,
+    READY,
+    TABLES,
+    TEXT,
+    USER,
+    USER_TABLES,
+    guest,
+    tiny_kernel,
+)
+
+SIZE = 18 << 20
+# What copies is on a page of text of its own: injected code replaces the first.
+ROOM = "jmp past\n.space 0xf00\npast:\n"
+# A process gets another frame, and its code runs: a SYSCALL, by EFER.SCE, IA32_STAR, IA32_LSTAR and
+# IA32_FMASK.
+PROCESS_FRAME = 0x81_0000
+RUN_USER = f"""
+    mov rbx, DIRECT + {TABLES + (USER_TABLES + 2) * PAGE + 8 * (USER >> 12 & 511)}
+    mov qword ptr [rbx], {PROCESS_FRAME | 7}
+    mov ecx, USER
+    invlpg [rcx]
+    mov ecx, 0xc0000080
+    rdmsr
+    or eax, 1
+    wrmsr
+    mov ecx, 0xc0000081
+    xor eax, eax
+    mov edx, 0x230010
+    wrmsr
+    lea rax, [rip + called]
+    mov rdx, rax
+    shr rdx, 32
+    mov ecx, 0xc0000082
+    wrmsr
+    mov ecx, 0xc0000084
+    mov eax, 0x200
+    xor edx, edx
+    wrmsr
+    mov rbx, DIRECT + {PROCESS_FRAME}
+    mov word ptr [rbx], 0x050f
+    mov ecx, USER
+    mov r11d, 2
+    .byte 0x48, 0x0f, 0x07
+called:
+"""
+FEW = (USER_RUN_BY_KERNEL, KERNEL_RUN_BY_USER, EXECUTE_FREE, "clear WP", "clear NXE")
+
+
+@pytest.fixture(scope="module")
+def monitor(bochs3):
+    with Monitor(BochsHost(bochs3, more=BOCHS_SETTINGS), seconds=60) as found:
+        yield found
+
+
+@pytest.fixture
+def booted(monitor, monkeypatch):
+    """What boots the tiny kernel, which goes on with some source when it is protected."""
+
+    monkeypatch.setattr(ept_scenario, "IDLE_TICKS", 20)
+
+    def boot(then="", kind=TableKind.EPT_MBEC, *, size=SIZE, kernel=None):
+        return run_under_ept(
+            monitor,
+            guest(ROOM + then) if kernel is None else replace(guest(), kernel=kernel),
+            size=size,
+            kind=kind,
+            protect_at=PROTECT_AT,
+            seconds=60,
+        )
+
+    return boot
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Only some attacks: each is put back to a copy of all RAM."""
+    monkeypatch.setattr(
+        ept_subject,
+        "attacks_for",
+        lambda *about: [each for each in attacks_for(*about) if each.name in FEW],
+    )
+
+
+@pytest.fixture
+def none(monkeypatch):
+    monkeypatch.setattr(ept_subject, "attacks_for", lambda *_: [])
+
+
+def test_a_kernel_is_patched_runs_a_process_and_is_attacked(booted, few):
+    boot = booted(RUN_USER + PATCH)
+    assert [] == [each.text for each in ept_checks(boot) if not each.holds]
+    assert {Cause.PATCHED: 1, Cause.PROCESS_CODE: 1} == boot.causes
+    assert {"EPT_VIOLATION": 2, "write of CR3": 1, EFER_WRITTEN: 1} == boot.exits
+    assert {(TEXT + 3 * PAGE) // PAGE} == boot.patched
+    assert READY.encode() == boot.console
+    # Its text, and the page that a user has at first.
+    assert SIZE // PAGE - 5 == boot.counts.no_execute
+    assert (5, 4) == (boot.counts.sealed, boot.counts.text)
+    results = {each.attack.name: each for each in boot.attacks}
+    assert set(FEW) == set(results)
+    assert all(each.as_expected and each.works_unprotected for each in boot.attacks)
+    assert Violation(PROCESS_FRAME, AccessType.EXECUTE) == results[USER_RUN_BY_KERNEL].result
+    assert VmExited(CR0_WRITTEN) == results["clear WP"].result
+    words = "\n".join(ept_boot_lines(boot, str(PROTECT_AT)))
+    assert "under VMX and EPT, MBEC" in words
+    assert "execution granted to 1 of processes" in words
+
+
+def test_what_user_mode_and_the_supervisor_execute_only_mbec_keeps_apart(booted, few):
+    boot = booted(RUN_USER, TableKind.EPT)
+    assert [] == [each.text for each in ept_checks(boot) if not each.holds]
+    results = {each.attack.name: each.result for each in boot.attacks}
+    assert NotStopped() == results[USER_RUN_BY_KERNEL]
+    assert NotStopped() == results[KERNEL_RUN_BY_USER]
+    assert isinstance(results[EXECUTE_FREE], Violation)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [TableKind.EPT, TableKind.EPT_MBEC])
+def test_all_attacks_end_as_expected_and_work_unprotected(booted, kind):
+    boot = booted(RUN_USER, kind)
+    assert [] == [each.text for each in ept_checks(boot) if not each.holds]
+    stopped = {each.attack.name for each in boot.attacks if not isinstance(each.result, NotStopped)}
+    assert 15 == len(boot.attacks)
+    assert (12 if kind is TableKind.EPT_MBEC else 10) == len(stopped)
+
+
+def test_a_window_that_stays_open_shows(booted, none, monkeypatch):
+    monkeypatch.setattr(Enforcement, "_close", lambda _: None)
+    failed = [each.text for each in ept_checks(booted(RUN_USER + PATCH)) if not each.holds]
+    assert 2 == len(failed)
+    assert failed[0].startswith("no frame is left writable that no mapping may write")
+    assert "the nested tables grant what the rules do, and no more" == failed[1]
+
+
+def test_what_the_guests_own_tables_refuse_never_comes_to_the_host(booted):
+    with pytest.raises(KernelFailure, match="can't go on: TRIPLE_FAULT"):
+        booted(f"lidt [rip]\nmov rbx, DIRECT + {OUTSIDE}\ncall rbx")
+
+
+def test_an_exit_that_no_rule_lets_through_ends_the_run(booted):
+    entry = f"mov rbx, DIRECT + {TABLES + LEAVES * PAGE + 8 * (DATA >> 12 & 511)}\n"
+    boot = booted(
+        f"{entry}btr qword ptr [rbx], 63\nmov rbx, IMAGE + {DATA}\ninvlpg [rbx]\ncall rbx"
+    )
+    assert {Cause.REFUSED: 1} == boot.causes
+    assert () == boot.attacks
+    (check,) = ept_checks(boot)
+    assert not check.holds
+    assert f"EPT_VIOLATION at {DATA:#x}" in check.text
+    assert hex(DATA) == hex(ept_refusal_record(boot.refusal)["gpa"])
+
+
+def test_pinned_bits_are_kept_and_others_are_the_guests(booted, none):
+    boot = booted("mov rax, cr0\nbtr rax, 16\nmov cr0, rax")
+    assert "write of CR0, RIP" in str(boot.refusal)
+    assert "it would clear CR0.WP" in boot.refusal.detail
+    # CR4.PGE, as to flush the TLB, is no exit.
+    kept = booted("mov rax, cr4\nbts rax, 7\nmov cr4, rax\nbtr rax, 7\nmov cr4, rax")
+    assert ({}, None) == (kept.exits, kept.refusal)
+
+
+def test_a_kernel_that_cannot_go_on_says_so(booted):
+    with pytest.raises(KernelFailure, match="didn't reach idle: it halted for good"):
+        booted("cli\nhlt")
+    with pytest.raises(KernelFailure, match="asks for a reset") as reset:
+        booted("mov al, 0xfe\nout 0x64, al")
+    assert "  ready" in reset.value.lines
+    with pytest.raises(BadInput, match="no RAM for a guest"):
+        booted(size=3 << 30)
+
+
+def test_ports_without_a_device_read_as_ones(booted, none):
+    # A device is probed for; the kernel halts for good if one is there.
+    probe = "mov dx, 0xcfc\nin eax, dx\ncmp eax, -1\njne bad\nmov dx, 0x1f7\nin al, dx\n"
+    boot = booted(f"{probe}cmp al, 0xff\nje fine\nbad:\ncli\nhlt\nfine:\n")
+    assert boot.refusal is None
+
+
+def test_protection_that_begins_before_text_is_protected_is_refused(booted):
+    # The same text, sent under the tables of the entry, which let everything be written.
+    says = "".join(f"mov al, {byte}\nout dx, al\n" for byte in READY.encode())
+    with pytest.raises(BadInput, match="hasn't write-protected its text there"):
+        booted(kernel=tiny_kernel(early=f"mov dx, 0x3f8\n{says}"))
+    with pytest.raises(BadInput, match="--protect-at cr3:5: under EPT it is console:TEXT"):
+        require_point(parse_point("cr3:5"))
