@@ -207,7 +207,7 @@ def test_ports_without_a_device_read_as_ones(booted, none):
     # A device is probed for; the kernel halts for good if one is there.
     probe = "mov dx, 0xcfc\nin eax, dx\ncmp eax, -1\njne bad\nmov dx, 0x1f7\nin al, dx\n"
     boot = booted(f"{probe}cmp al, 0xff\nje fine\nbad:\ncli\nhlt\nfine:\n")
-    assert boot.refusal is None
+    assert None is boot.refusal
 
 
 def test_protection_that_begins_before_text_is_protected_is_refused(booted):
