@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crosswalk.walker.entry import Entry
 from crosswalk.walker.memory import U64
 from crosswalk.walker.mtrrs import MemoryType
-from crosswalk.walker.nested.ept import EPT_MEMORY_TYPES, EPT_TYPE_SHIFT, EptEntry
+from crosswalk.walker.nested.ept import EPT_MEMORY_TYPES, EPT_TYPE_MASK, EPT_TYPE_SHIFT, EptEntry
 from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind, Use
 from crosswalk.walker.rights import rwx
@@ -45,9 +45,9 @@ class TableFormat:
     refers to a table and withholds nothing; `present` any bit of an entry that is present.
     `accessed` and `dirty` are A and D.
 
-    An entry is read back by `fields`, pairs of a shift (to the right; to the left where negative)
-    and a mask, whose results together index `meanings`, uint8[128]: the grant, with no right where
-    no access passes.
+    An entry is read back by `fields`, each a mask and how far the bits are then moved to the right
+    and to the left. Together they index `meanings`, uint8[128]: the grant, with no right where no
+    access passes.
     """
 
     rights: type[Permission] | type[Use]
@@ -59,7 +59,7 @@ class TableFormat:
     present: int
     accessed: int
     dirty: int
-    fields: tuple[tuple[int, int], ...]
+    fields: tuple[tuple[int, int, int], ...]
     meanings: NDArray[np.uint8]
 
     @property
@@ -89,9 +89,8 @@ class TableFormat:
     def grants_of(self, entries: U64) -> NDArray[np.uint8]:
         """Return what each entry grants, as uint8, taken for a leaf."""
         index = np.zeros(entries.shape, np.uint64)
-        for shift, mask in self.fields:
-            moved = entries >> np.uint64(shift) if shift >= 0 else entries << np.uint64(-shift)
-            index |= moved & np.uint64(mask)
+        for mask, right, left in self.fields:
+            index |= (entries & np.uint64(mask)) >> np.uint64(right) << np.uint64(left)
         found: NDArray[np.uint8] = self.meanings[index.astype(np.intp)]
         return found
 
@@ -124,14 +123,14 @@ def _npt() -> TableFormat:
     return TableFormat(
         rights=Permission,
         rule="what can be written or executed can be read",
-        expressible=frozenset(rights for rights in range(8) if not rights or rights & 1),
+        expressible=frozenset((0, 1, 3, 5, 7)),
         types=frozenset(),
         flags=_by_grant(_npt_flags).astype(np.uint64),
         table=int(Entry.P | Entry.RW | Entry.US),
         present=int(Entry.P),
         accessed=int(Entry.A),
         dirty=int(Entry.D),
-        fields=((0, 7), (60, 8)),
+        fields=((7, 0, 0), (Entry.XD, 60, 0)),
         meanings=_by_grant(_npt_meaning).astype(np.uint8),
     )
 
@@ -139,30 +138,35 @@ def _npt() -> TableFormat:
 def _npt_flags(rights: int, _type: int) -> int:
     if not rights:
         return 0
-    flags = Entry.P | Entry.US | (Entry.RW if rights & Permission.WRITE else 0)
-    return flags | (0 if rights & Permission.EXECUTE else Entry.XD)
+    flags = Entry.P | Entry.US
+    if rights & Permission.WRITE:
+        flags |= Entry.RW
+    if not rights & Permission.EXECUTE:
+        flags |= Entry.XD
+    return flags
 
 
 def _npt_meaning(bits: int, _type: int) -> int:
     """Return what bits 2:0 and NX, in bit 3, leave; nothing without P and U/S."""
     if bits & 5 != 5:
         return 0
-    return Permission.READ | (bits & Permission.WRITE) | (0 if bits & 8 else Permission.EXECUTE)
+    rights = Permission.READ | bits & Permission.WRITE
+    return rights if bits & 8 else rights | Permission.EXECUTE
 
 
 def _ept(*, execute_only: bool, mbec: bool) -> TableFormat:
     """Return the format of EPT: R, W and X in bits 2:0, the type in 5:3, and XU in bit 10."""
     every = 15 if mbec else 7
-    unreadable = Use.WRITE if execute_only else every & ~Use.READ
+    unreadable = Use.WRITE if execute_only else ~Use.READ
     expressible = frozenset(
         rights for rights in range(every + 1) if rights & Use.READ or not rights & unreadable
     )
 
+    table = _RWX | EptEntry.XU if mbec else _RWX
+
     def flags(rights: int, type_: int) -> int:
-        if not rights:
-            return 0
         executes = EptEntry.XU if rights & Use.USER_EXECUTE else 0
-        return rights & _RWX | type_ << EPT_TYPE_SHIFT | executes
+        return rights and rights & _RWX | type_ << EPT_TYPE_SHIFT | executes
 
     def meaning(bits: int, type_: int) -> int:
         rights = bits & every
@@ -176,11 +180,11 @@ def _ept(*, execute_only: bool, mbec: bool) -> TableFormat:
         expressible=expressible,
         types=frozenset(map(MemoryType, EPT_MEMORY_TYPES)),
         flags=_by_grant(flags).astype(np.uint64),
-        table=_RWX | (EptEntry.XU if mbec else 0),
-        present=_RWX | (EptEntry.XU if mbec else 0),
+        table=table,
+        present=table,
         accessed=int(EptEntry.A),
         dirty=int(EptEntry.D),
-        fields=((0, 7), (7, 8), (-1, 0x70)),
+        fields=((_RWX, 0, 0), (EptEntry.XU, 7, 0), (EPT_TYPE_MASK, 0, 1)),
         meanings=_by_grant(meaning).astype(np.uint8),
     )
 
