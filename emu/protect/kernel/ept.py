@@ -208,7 +208,7 @@ class EptProtection(Enforcement):
 def _event_again(left: Exit) -> dict[Field, int]:
     """Return the fields by which the next entry delivers the event that an exit interrupted.
 
-    Source: Intel SDM vol. 3C, "Information for VM Exits That Occur During Event Delivery".
+    Source: Intel SDM vol. 3C, "Information for VM Exits During Event Delivery".
     """
     found = {
         Field.ENTRY_EVENT: left.idt_vectoring & ~_UNDEFINED,
