@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from crosswalk.emu.check.judged import kind_of
 from crosswalk.emu.check.nested import NestedVerdict, check_answers, is_fatal
 from crosswalk.emu.fuzz.nested.ept_pair import make_ept_pair
-from crosswalk.emu.fuzz.nested.pair import Pair, make_pair
+from crosswalk.emu.fuzz.nested.pair import ENTRY_SLOTS, Pair, make_pair
 from crosswalk.emu.judges.judge import Reason, Unjudged
 from crosswalk.emu.judges.nested.judge import NestedJudge, NestedJudged, NestedQuestion
 from crosswalk.walker.access import Access
@@ -59,7 +59,7 @@ def judge_pair(judge: NestedJudge, pair: Pair, proofs: int) -> JudgedPair:
     fatal = [each for each in pair.accesses if is_fatal(pair.memory, pair.context, each, who)]
     proving, left = fatal[:proofs], fatal[proofs:]
     made = [each for each in pair.accesses if each not in left]
-    question = NestedQuestion(pair.memory, pair.context, made, pair.tables)
+    question = NestedQuestion(pair.memory, pair.context, made, pair.tables, ENTRY_SLOTS)
     (said,) = judge.ask([question])
     verdict = check_answers(said.memory, said.context, made, said.answers, who, shows=said.shows)
     answers = dict(zip(made, said.answers, strict=True))

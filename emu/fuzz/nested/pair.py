@@ -15,6 +15,7 @@ from crosswalk.walker.memory import FRAME, U64, WORDS, Segments
 from crosswalk.walker.nested.context import NestedContext
 
 __all__ = [
+    "ENTRY_SLOTS",
     "GIB1",
     "GUEST_FRAMES",
     "GUEST_TABLES",
@@ -38,6 +39,9 @@ RAM = ((0, 48), (MIB2, 8), (GIB1, 4))
 
 GUEST_FRAMES = 32
 _SLOTS = (0, 1, 2, 255, 256, 511)
+ENTRY_SLOTS = frozenset({*_SLOTS, *range(GUEST_FRAMES)})
+"""The numbers of words that are entries in tables: the guest's; the host's, one a guest frame."""
+
 GUEST_TABLES = {4: 1, 3: 2, 2: 2, 1: 3}
 HOST_TABLES = 8
 OUTSIDE = 0x7F00_0000

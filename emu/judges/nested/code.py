@@ -1,9 +1,9 @@
 """The code that makes accesses in a guest, and where it lies in its pages.
 
-    RBX    the address under test        RDI    the word that it lies in
+    RBX    the address under test        RDI    the sign of its page
     AL     what a write stores           R8     CR3 under test
 
-A read that succeeds is followed by one of the whole word, into RSI: it tells where the first one
+A read that succeeds is followed by one of the page's sign, into RSI: it tells where the first one
 went. `ud2` ends each: #UD is an exit, as every exception is. A fetch runs what is under test
 itself, from the first instruction of the guest; by the jump here only where no guest can start, at
 an address that isn't canonical.

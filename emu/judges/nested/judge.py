@@ -21,8 +21,8 @@ from crosswalk.emu.judges.nested.outcomes import (
     Made,
     canonical,
     outcome_of,
+    sign_of,
     stored_byte,
-    word_of,
 )
 from crosswalk.emu.judges.nested.workspace import Lending, Workspace, make_workspace
 from crosswalk.emu.monitor.machines import HostMachine
@@ -59,7 +59,7 @@ _LISTED = 64
 
 _CPLS = (0, 3)
 _RFLAGS, _TRAP, _AC = 2, 1 << 8, 1 << 18
-_NOWHERE = 0x5555_5555_5555_5555
+_NOWHERE = 0x5555_5555_D555_5555
 """What registers hold that instructions of no mark may use: an address that isn't canonical."""
 
 _MANY = Reason(Unjudged.LOST, f"not asked: the machine had ended {_MOST_DEATHS} times before")
@@ -73,14 +73,16 @@ _NO_CODE = Reason(
 class NestedQuestion:
     """A pair of tables in `memory`, and accesses, each from this state with an empty TLB.
 
-    `tables` are the addresses of the frames that hold tables of either dimension; of the others the
-    judge may change what they hold. None: any may.
+    `tables` are the addresses of the frames that hold tables of either dimension, `slots` the
+    numbers of the words in them that are entries: the judge may change what other words hold. None:
+    any may be one.
     """
 
     memory: PhysicalMemory
     context: NestedContext
     accesses: Sequence[Access]
     tables: Collection[int] | None = None
+    slots: Collection[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class NestedJudge:
                 backend.host_root(context),
                 guest_too=not backend.keeps_code,
             ),
+            question.slots,
         )
         self._require_room(space)
         setting = [*_loading(space), *backend.enter(context)]
@@ -232,7 +235,7 @@ class NestedJudge:
         if access.type is AccessType.EXECUTE:
             if not self._begins_at(access):
                 return _Ask(commands)
-            again = Access(word_of(access.va), access.type, access.cpl, access.ac)
+            again = Access(sign_of(access.va), access.type, access.cpl, access.ac)
         elif access.type is AccessType.WRITE and access.va % 8 < 2:
             again = Access(access.va + 2, access.type, access.cpl, access.ac)
         else:
@@ -252,7 +255,7 @@ class NestedJudge:
             registers = {
                 "rax": stored,
                 "rbx": access.va,
-                "rdi": word_of(access.va),
+                "rdi": sign_of(access.va),
                 "r8": context.guest.cr3,
             }
         quiet = backend.keeps_code and not self._begins_at(access)

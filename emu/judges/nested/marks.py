@@ -11,8 +11,6 @@ bits each, hold the number of the frame and the word's place in it. In none of t
 paging structures is a mark a present entry, under mode-based execute control either.
 """
 
-from collections.abc import Collection
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,11 +54,11 @@ def mark_words(frames: int) -> U64:
     return found
 
 
-def marked(starts: U64, words: U64, tables: Collection[int]) -> tuple[U64, NDArray[np.bool_]]:
+def marked(starts: U64, words: U64, kept: NDArray[np.bool_]) -> tuple[U64, NDArray[np.bool_]]:
     """Return the words of frames with marks in them, and where: uint64[n, 512], bool[n, 512].
 
     `starts` uint64[n] are the addresses of the frames, `words` uint64[n, 512] what is in them.
-    Marks take the place of all words but those of `tables`, addresses of frames, that aren't 0.
+    Marks take the place of all words but those of `kept` bool[n, 512] that aren't 0.
     """
-    kept = np.isin(starts, np.array([*tables], np.uint64))[:, None] & (words != 0)
+    kept = kept & (words != 0)
     return np.where(kept, words, mark_words(len(starts))), ~kept

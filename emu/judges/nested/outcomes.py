@@ -3,20 +3,18 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crosswalk.emu.judges.judge import ELSEWHERE, Reason, Unjudged
 from crosswalk.emu.judges.nested.code import access_at, done_at
-from crosswalk.emu.judges.nested.workspace import Workspace
+from crosswalk.emu.judges.nested.workspace import SIGN, Workspace
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.architecture import Vector
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.nested.outcome import EptViolation, HostFault, NestedOutcome
 from crosswalk.walker.outcome import Entries, GeneralProtection, PageFault, Translation
 
-__all__ = ["Left", "Made", "canonical", "outcome_of", "stored_byte", "word_of"]
-
-
-_TWICE = Reason(Unjudged.NOT_SHOWN, "what was read lies in more than one frame by then")
+__all__ = ["Left", "Made", "canonical", "outcome_of", "sign_of", "stored_byte", "word_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class Made:
     """An access as it was made: how the guest was left, and the words changed then.
 
     `changed` are (address, value), by address. `again` says more, where it is needed: for a fetch
-    how the guest was left by the mark that begins the word; for a write of a byte of an entry that
+    how the guest was left by the page's sign; for a write of a byte of an entry that
     may have A or D, `changed` after a write to a later byte of the same word.
     """
 
@@ -57,6 +55,11 @@ class Made:
 def word_of(va: int) -> int:
     """Return the address of the word that holds an address."""
     return va & -8
+
+
+def sign_of(va: int) -> int:
+    """Return the address of the word that tells which frame a page is."""
+    return va & -FRAME | 8 * SIGN
 
 
 def canonical(va: int) -> bool:
@@ -130,34 +133,37 @@ def _without(changed: Entries, baseline: Entries) -> Entries:
 
 
 def _fetched(space: Workspace, access: Access, made: Made) -> NestedOutcome:
-    """Return where a fetch went: to the frame whose mark left its code in EAX."""
-    pa, word = ELSEWHERE, access.va % FRAME // 8
+    """Return where a fetch went: to the frame whose sign has left its code in EAX."""
     again = None if made.again is None else made.again.left
+    frame = None
     if again is not None and again.vector == Vector.DB:
-        codes = space.words[:, word] >> np.uint64(8) & np.uint64(0xFFFF_FFFF)
-        found = space.marks[:, word] & (codes == np.uint64(again.rax & 0xFFFF_FFFF))
-        frames = np.flatnonzero(found).tolist()
-        if len(frames) == 1:
-            pa = int(space.starts[frames[0]]) | access.va % FRAME
-    return Translation(pa, entries=made.changed)
+        codes = space.words[:, SIGN] >> np.uint64(8) & np.uint64(0xFFFF_FFFF)
+        found = space.marks[:, SIGN] & (codes == np.uint64(again.rax & 0xFFFF_FFFF))
+        frame = _only(space, found)
+    return Translation(_within(frame, access.va), entries=made.changed)
 
 
-def _read(space: Workspace, access: Access, made: Made) -> NestedOutcome | Reason:
-    """Return where a read went: to the one word that holds what was read.
-
-    Of several it is that at the access's place in a frame. An entry may have become what another
-    frame holds there, by an A or D that was set in it.
-    """
+def _read(space: Workspace, access: Access, made: Made) -> NestedOutcome:
+    """Return where a read went: to the frame that has the sign that was read behind it."""
     left, now = made.left, dict(made.changed)
-    found = [at for at in space.places.get(left.rsi, ()) if at not in now]
-    found += [at for at, value in now.items() if value == left.rsi]
-    if len(found) > 1:
-        found = [at for at in found if at % FRAME == word_of(access.va) % FRAME]
-    same = left.rsi >> access.va % 8 * 8 & 0xFF == left.rax & 0xFF
-    if same and len(found) > 1:
-        return _TWICE
-    pa = found[0] | access.va % 8 if same and found else ELSEWHERE
+    signs = space.words[:, SIGN].copy()
+    for at in now.keys() & set((space.starts + np.uint64(8 * SIGN)).tolist()):
+        signs[space.frame(at)] = now[at]
+    pa = _within(_only(space, signs == np.uint64(left.rsi)), access.va)
+    word = now.get(word_of(pa), space.memory.word(word_of(pa)) if pa != ELSEWHERE else None)
+    if word is None or word >> access.va % 8 * 8 & 0xFF != left.rax & 0xFF:
+        pa = ELSEWHERE
     return Translation(pa, entries=made.changed)
+
+
+def _only(space: Workspace, found: NDArray[np.bool_]) -> int | None:
+    """Return the address of the one frame that was found, None for none and for several."""
+    frames = np.flatnonzero(found).tolist()
+    return int(space.starts[frames[0]]) if len(frames) == 1 else None
+
+
+def _within(frame: int | None, va: int) -> int:
+    return ELSEWHERE if frame is None else frame | va % FRAME
 
 
 def _written(space: Workspace, access: Access, made: Made, stored: int) -> NestedOutcome:

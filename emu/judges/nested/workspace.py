@@ -3,7 +3,8 @@
 Lent are frames of the machine's own with the code that makes accesses, and the tables that lead to
 it. Slot `HOST_SLOT` of the host's first table under test leads there; so does, where the guest's
 tables under test have to, slot `GUEST_SLOT` of every frame, since any may be the guest's first
-table. The prediction is made for the memory as it is then, in which all of this is in plain sight.
+table. Word `SIGN` of every frame is a mark that tells which page was reached. Predictions are made
+for the memory as it is then, in which all of this is in plain sight.
 
     guest-physical     LENT_GPA + 0x0000    quiet guest tables: a PML4, a PDPT, a PD, a PT
                        LENT_GPA + 0x4000    code for CPL 0, code for CPL 3
@@ -18,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.judges.nested.marks import marked
+from crosswalk.emu.judges.nested.marks import mark_words, marked
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory, Segments
@@ -31,13 +32,14 @@ __all__ = [
     "LENT_BYTES",
     "LENT_GPA",
     "QUIET_ROOT",
+    "SIGN",
     "HostFormat",
     "Lending",
     "Workspace",
     "make_workspace",
 ]
 
-HOST_SLOT, GUEST_SLOT = 1, 0x1F0
+HOST_SLOT, GUEST_SLOT, SIGN = 1, 0x1F0, 0x1F1
 LENT_GPA = HOST_SLOT << 39
 CODE_VA = GUEST_SLOT << 39 | 0xFFFF << 48
 QUIET_ROOT = LENT_GPA
@@ -93,17 +95,6 @@ class Workspace:
             [(start, self.words[at : at + count].tobytes()) for start, at, count in self.runs]
         )
 
-    @cached_property
-    def places(self) -> dict[int, list[int]]:
-        """The addresses of words by what they hold."""
-        found: dict[int, list[int]] = {}
-        addresses = self.starts[:, None] + np.arange(WORDS, dtype=np.uint64) * np.uint64(8)
-        for value, address in zip(
-            self.words.ravel().tolist(), addresses.ravel().tolist(), strict=True
-        ):
-            found.setdefault(value, []).append(address)
-        return found
-
     def frame(self, pa: int) -> int | None:
         """Return the number of the frame that holds an address, None for one outside."""
         at = int(np.searchsorted(self.starts, np.uint64(pa & -FRAME)))
@@ -112,18 +103,16 @@ class Workspace:
     def shows(self, access: Access, pa: int) -> bool:
         """Return whether a machine can show that an access has reached this address.
 
-        It can't outside the pair's memory; of a read where another frame holds the same there; of a
-        fetch of what isn't a mark.
+        It can't outside the pair's memory; of a read where another frame has the same word in the
+        mark's place; of a fetch of what isn't a mark, which may do anything, and where no mark
+        tells the frame.
         """
-        frame, word = self.frame(pa), pa % FRAME // 8
-        if frame is None:
-            return False
-        match access.type:
-            case AccessType.WRITE:
-                return True
-            case AccessType.READ:
-                return int((self.words[:, word] == self.words[frame, word]).sum()) == 1
-        return bool(self.marks[frame, word])
+        frame = self.frame(pa)
+        if frame is None or access.type is AccessType.WRITE:
+            return frame is not None
+        alone = int((self.words[:, SIGN] == self.words[frame, SIGN]).sum()) == 1
+        runs = self.marks[frame, pa % FRAME // 8] and self.marks[frame, SIGN]
+        return alone and (access.type is AccessType.READ or bool(runs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +135,15 @@ def make_workspace(
     context: NestedContext,
     tables: Collection[int] | None,
     lending: Lending,
+    slots: Collection[int] | None = None,
 ) -> Workspace:
     """Return what a machine gets of a pair.
 
     `tables` are the addresses of the frames with tables; None: all frames may be, and no mark is
-    put. Raises `BadInput` where the pair has memory in the place of what is lent, none at the
-    host's root, or more than can be compared after every access.
+    put. `slots` are the numbers of the words that are entries there; None: all may be.
+
+    Raises `BadInput` where the pair has memory in the place of what is lent, none at the host's
+    root, or more than can be compared after every access.
     """
     ranges = memory.ranges
     if sum(size for _, size in ranges) > _MOST:
@@ -162,18 +154,19 @@ def make_workspace(
     )
     if np.isin(starts, lent).any():
         raise BadInput(f"the pair has memory at {lending.at:#x}, where the machine's own pages are")
-    every = set(starts.tolist()) if tables is None else tables
-    words, marks = marked(starts, words, every)
-    if tables is None:
-        words, marks = _frames(memory)[1], np.zeros_like(marks)
     own, entry = _lent(lending.form, lending.code, lending.at)
+    order = np.argsort(np.concatenate([starts, lent]))
+    starts = np.concatenate([starts, lent])[order]
+    words = np.concatenate([words, own])[order]
+    marks = np.zeros(words.shape, np.bool_)
+    if tables is not None:
+        kept = np.isin(starts, np.array([*tables], np.uint64))[:, None] & _in_slots(slots)
+        kept |= np.isin(starts, lent)[:, None]
+        words, marks = marked(starts, words, kept)
+        words[:, SIGN], marks[:, SIGN] = mark_words(len(starts))[:, SIGN], True
     if lending.guest_too:
         words[:, GUEST_SLOT], marks[:, GUEST_SLOT] = own[_HOST_TABLES, GUEST_SLOT], False
-    starts = np.concatenate([starts, lent])
-    words = np.concatenate([words, own])
-    marks = np.concatenate([marks, np.zeros_like(own, np.bool_)])
-    order = np.argsort(starts)
-    found = Workspace(context, starts[order], words[order], marks[order])
+    found = Workspace(context, starts, words, marks)
     root = found.frame(lending.host_root)
     if root is None:
         at = f"{lending.host_root:#x}"
@@ -194,6 +187,13 @@ def _frames(memory: PhysicalMemory) -> tuple[U64, U64]:
         or [np.zeros(0, np.uint64)]
     )
     return starts, np.array(memory.tables(starts), np.uint64)
+
+
+def _in_slots(slots: Collection[int] | None) -> NDArray[np.bool_]:
+    """Return for each word of a frame whether it is one of these: bool[512]."""
+    found = np.full(WORDS, slots is None)
+    found[[*(slots or ())]] = True
+    return found
 
 
 def _lent(form: HostFormat, code: tuple[bytes, bytes], at: int) -> tuple[U64, int]:

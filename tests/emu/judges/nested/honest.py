@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 from crosswalk.emu.judges.nested.code import access_at, code_pages, done_at
-from crosswalk.emu.judges.nested.outcomes import Left, Made, stored_byte, word_of
+from crosswalk.emu.judges.nested.outcomes import Left, Made, sign_of, stored_byte, word_of
 from crosswalk.emu.judges.nested.svm import NestedEntries
 from crosswalk.emu.judges.nested.vmx import EptEntries
 from crosswalk.emu.judges.nested.workspace import Lending, make_workspace
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.architecture import Vector
-from crosswalk.walker.memory import FRAME
 from crosswalk.walker.nested.context import EptContext
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 
@@ -21,7 +20,9 @@ def workspace(question, *, guest_too=False):
     host = question.context.host
     form = EptEntries() if isinstance(host, EptContext) else NestedEntries()
     lending = Lending(form, code_pages(), LENT, host.root, guest_too)
-    return make_workspace(question.memory, question.context, question.tables, lending)
+    return make_workspace(
+        question.memory, question.context, question.tables, lending, question.slots
+    )
 
 
 def made(space, access, predicted):
@@ -53,7 +54,7 @@ def _reached(space, access, predicted):
             left = Left(
                 done_at(access),
                 rax=content >> access.va % 8 * 8 & 0xFF,
-                rsi=content,
+                rsi=_sign(space, now, predicted.pa),
                 vector=Vector.UD,
             )
             return Made(left, predicted.entries)
@@ -66,10 +67,14 @@ def _reached(space, access, predicted):
                 there = _stored(now, word, content, later, stored_byte(space, later))
                 again = Made(left, there)
             return Made(left, own, again)
-    frame = space.frame(predicted.pa)
-    code = int(space.words[frame, predicted.pa % FRAME // 8]) >> 8 & 0xFFFF_FFFF
+    code = _sign(space, now, predicted.pa) >> 8 & 0xFFFF_FFFF
     left = Left(access.va + 1, vector=Vector.DB)
     return Made(left, predicted.entries, Made(replace(left, rax=code), ()))
+
+
+def _sign(space, now, pa):
+    at = sign_of(pa)
+    return now.get(at, space.memory.word(at) or 0)
 
 
 def _stored(now, word, content, va, byte):

@@ -68,7 +68,9 @@ def test_marks_take_the_place_of_all_but_what_tables_hold():
     starts = np.array([0x1000, 0x5000], np.uint64)
     words = np.zeros((2, WORDS), np.uint64)
     words[:, 3] = 0x67
-    found, where = marked(starts, words, {0x1000})
+    kept = np.zeros((2, WORDS), np.bool_)
+    kept[0] = True
+    found, where = marked(starts, words, kept)
     assert 0x67 == found[0, 3]
     assert mark(1, 3) == found[1, 3]
     assert mark(0, 4) == found[0, 4]

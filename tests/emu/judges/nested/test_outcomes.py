@@ -8,10 +8,11 @@ import pytest
 from crosswalk.emu.check.nested import allowed_by
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.emu.fuzz.nested.ept_pair import make_ept_pair
+from crosswalk.emu.fuzz.nested.pair import ENTRY_SLOTS
 from crosswalk.emu.judges.judge import ELSEWHERE, Reason, Unjudged
 from crosswalk.emu.judges.nested.code import access_at, done_at
 from crosswalk.emu.judges.nested.judge import NestedQuestion
-from crosswalk.emu.judges.nested.outcomes import Left, Made, outcome_of, stored_byte
+from crosswalk.emu.judges.nested.outcomes import Left, Made, outcome_of, sign_of, stored_byte
 from crosswalk.emu.judges.nested.workspace import Workspace
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.architecture import Vector
@@ -19,12 +20,12 @@ from crosswalk.walker.memory import FRAME
 from crosswalk.walker.nested.outcome import EptMisconfiguration, EptViolation
 from crosswalk.walker.nested.translate import nested_outcomes
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.emu.judges.nested.grid import VA, ept_grid, npt_grid
+from tests.emu.judges.nested.grid import PAGES, VA, ept_grid, npt_grid
 from tests.emu.judges.nested.honest import made, workspace
 
 
 def question(pair):
-    return NestedQuestion(pair.memory, pair.context, pair.accesses, pair.tables)
+    return NestedQuestion(pair.memory, pair.context, pair.accesses, pair.tables, ENTRY_SLOTS)
 
 
 def questions():
@@ -74,9 +75,7 @@ def cases():
 def test_a_machine_that_does_as_the_walker_says_is_understood():
     shown = [case for case in cases() if case.shown]
     assert [] == [case.access for case in shown if not case.agrees(case.what)]
-    others = [case for case in cases() if not case.shown]
-    assert {ELSEWHERE} == {observed(case.space, case.access, case.what).pa for case in others}
-    assert len(shown) > 20 * len(others)
+    assert len(shown) > 0.95 * len(cases())
 
 
 def flipped(field, bits):
@@ -129,13 +128,14 @@ def goes_to_another_frame(case):
     match access.type:
         case AccessType.READ:
             byte = content >> access.va % 8 * 8 & 0xFF
-            return replace(what, left=replace(what.left, rsi=content, rax=byte))
+            sign = space.memory.word(sign_of(other))
+            return replace(what, left=replace(what.left, rsi=sign, rax=byte))
         case AccessType.WRITE:
             mask, shift = 0xFF << access.va % 8 * 8, access.va % 8 * 8
             value = content & ~mask | stored_byte(space, access.va) << shift
             changed = {**dict(predicted.entries), other & -8: value}
             return replace(what, changed=tuple(sorted(changed.items())), again=None)
-    code = content >> 8 & 0xFFFF_FFFF
+    code = space.memory.word(sign_of(other)) >> 8 & 0xFFFF_FFFF
     return replace(what, again=replace(what.again, left=replace(what.again.left, rax=code)))
 
 
@@ -230,6 +230,22 @@ def test_faults_of_a_fetch_are_its_own():
     assert fault == observed(space, access, Made(left, ()))
     left = Left(access.va, fault=EptMisconfiguration(0x5000))
     assert EptMisconfiguration(0x5000) == observed(space, access, Made(left, ()))
+
+
+@pytest.mark.parametrize(("sign", "byte"), [(0x1234, 0), (None, 1)])
+def test_a_read_that_finds_what_no_page_has_went_elsewhere(sign, byte):
+    space, access = one(AccessType.READ)
+    pa = PAGES * FRAME
+    sign = space.memory.word(sign_of(pa)) if sign is None else sign
+    rax = (space.memory.word(pa) & 0xFF) ^ byte
+    left = Left(done_at(access), rax=rax, rsi=sign, vector=Vector.UD)
+    assert Translation(ELSEWHERE) == observed(space, access, Made(left, ()))
+
+
+def test_a_write_that_no_word_shows_went_elsewhere():
+    space, access = one(AccessType.WRITE)
+    left = Left(done_at(access), vector=Vector.UD)
+    assert Translation(ELSEWHERE) == observed(space, access, Made(left, ()))
 
 
 def test_general_protection_of_reads_is_told_of_canonical_addresses_too():

@@ -14,6 +14,7 @@ from crosswalk.emu.judges.nested.workspace import (
     LENT_BYTES,
     LENT_GPA,
     QUIET_ROOT,
+    SIGN,
     Lending,
     make_workspace,
 )
@@ -64,28 +65,50 @@ def test_what_is_lent_is_memory_of_the_prediction():
     space = workspace(npt_grid())
     assert (LENT, LENT_BYTES) in space.memory.ranges
     assert [0, LENT] == [start for start, _, _ in space.runs]
-    assert code_pages()[0] == space.memory.read(KERNEL, FRAME)
+    assert code_pages()[0][: 8 * SIGN] == space.memory.read(KERNEL, 8 * SIGN)
 
 
 def test_what_a_machine_can_show():
     space = workspace(npt_grid())
-    page, table = PAGES * FRAME, (HOST + 3) * FRAME + 8 * (PAGES + 2)
     for kind in AccessType:
-        assert space.shows(Access(VA, kind), page + 8)
+        assert space.shows(Access(VA, kind), PAGES * FRAME + 8)
+        assert space.shows(Access(VA, kind), HOST * FRAME + 24)
         assert not space.shows(Access(VA, kind), 0x50_0000)
-    assert not space.shows(Access(VA, AccessType.EXECUTE), table)
-    assert space.shows(Access(VA, AccessType.READ), table)
-    assert space.shows(Access(VA, AccessType.WRITE), table)
 
 
-def test_a_read_of_what_two_frames_hold_shows_neither():
+def test_a_fetch_of_an_entry_may_do_anything():
+    space, entry = workspace(npt_grid()), HOST * FRAME
+    read, write, fetch = (Access(VA, kind) for kind in AccessType)
+    assert [True, True, False] == [space.shows(each, entry) for each in (read, write, fetch)]
+
+
+def test_words_of_tables_that_are_no_entries_are_marks():
+    question = npt_grid()
+    entry = (HOST + 3) * FRAME + 8 * 9
+    kept = workspace(question).memory.word(entry)
+    assert kept == question.memory.word(entry)
+    space = workspace(replace(question, slots=frozenset(range(9))))
+    assert kept != space.memory.word(entry)
+    assert space.marks[HOST + 3, 9]
+
+
+def test_without_marks_reads_are_shown_where_frames_differ_and_fetches_are_not():
     question = npt_grid()
     data = bytearray(question.memory.read(0, 16 * FRAME))
-    for at in (0x800, FRAME + 0x800, FRAME + 0x900):
-        data[at : at + 8] = b"thrice!!"
-    space = workspace(replace(question, memory=Segments([(0, bytes(data))])))
-    assert not space.shows(Access(VA, AccessType.READ), FRAME + 0x800)
-    assert space.shows(Access(VA, AccessType.READ), FRAME + 0x900)
+    sign = SIGN * 8 + 5 * FRAME
+    data[sign : sign + 8] = b"its sign"
+    memory = Segments([(0, bytes(data))])
+    space = workspace(replace(question, memory=memory, tables=None))
+    read, write, fetch = (Access(VA, kind) for kind in AccessType)
+    assert [True, True] == [space.shows(read, 5 * FRAME), space.shows(write, 5 * FRAME)]
+    assert [False, True] == [space.shows(read, 6 * FRAME), space.shows(write, 6 * FRAME)]
+    assert not space.shows(fetch, 5 * FRAME)
+
+
+def test_every_frame_has_a_sign_of_its_own():
+    space = workspace(npt_grid())
+    assert space.marks[:, SIGN].all()
+    assert len(space.starts) == len(np.unique(space.words[:, SIGN]))
 
 
 def test_without_tables_named_no_word_is_changed_but_by_what_is_lent():
