@@ -36,7 +36,7 @@ __all__ = [
     "Refusal",
     "RunFlag",
     "Status",
-    "checksum",
+    "checksums",
     "compare",
     "copy",
     "cpuid",
@@ -67,6 +67,7 @@ FORMAT = 1
 WORD = 8
 
 SUM_START = 0x6D6F_6E69_746F_7201
+_ALL = (1 << 64) - 1
 
 REGISTERS = (
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
@@ -230,12 +231,26 @@ class Damaged(BadInput):
     """What should be answers has words that can't be some."""
 
 
-def checksum(words: U64, batch: int) -> int:
-    """Return the checksum of these words in the batch of this number."""
-    with np.errstate(over="ignore"):
-        start = np.uint64(SUM_START + batch & (1 << 64) - 1)
-        sums = np.cumsum(words, dtype=np.uint64) + start
-        return int(sums[-1] + np.uint64(2) * np.sum(sums, dtype=np.uint64))
+def checksums(words: U64, starts: U64, ends: U64, batch: int) -> U64:
+    """Return the checksum of each of n records in a batch, uint64[n].
+
+    A record is the words from its start to its end, its checksum not among them.
+    """
+    # The sums of a record are differences of those of all words.
+    once = np.cumsum(words, dtype=np.uint64)
+    twice = np.cumsum(once, dtype=np.uint64)
+    count = ends - starts
+    own = np.uint64(SUM_START + batch & _ALL) - _before(once, starts)
+    sums = count * own + _before(twice, ends) - _before(twice, starts)
+    return own + _before(once, ends) + np.uint64(2) * sums
+
+
+def _before(sums: U64, at: U64) -> U64:
+    """Return the sums of all that is before these places."""
+    found = np.zeros(len(at), np.uint64)
+    behind = at > 0
+    found[behind] = sums[at[behind] - np.uint64(1)]
+    return found
 
 
 def encoded(commands: Iterable[Command], batch: int) -> U64:
@@ -243,18 +258,42 @@ def encoded(commands: Iterable[Command], batch: int) -> U64:
 
     Raises `BadInput` for a word that isn't one of 64 bits.
     """
-    parts = []
-    for number, command in enumerate(commands):
-        head = command.op | command.flags << 8 | (number & 0xFFFF) << 16
-        words = np.empty(command.words, np.uint64)
-        words[0] = head | len(command.payload) << 32
-        try:
-            words[1:-1] = command.payload
-        except OverflowError as error:
-            raise BadInput(f"{command.op.name}: a word that isn't one of 64 bits") from error
-        words[-1] = checksum(words[:-1], batch)
-        parts.append(words)
-    return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+    asked = list(commands)
+    ends = np.cumsum([command.words for command in asked], dtype=np.uint64)
+    words = np.empty(int(ends[-1]) if asked else 0, np.uint64)
+    short: list[int] = []  # What isn't in `words` yet, up to `at`.
+    at = 0
+    for number, command in enumerate(asked):
+        payload = command.payload
+        head = command.op | command.flags << 8 | (number & 0xFFFF) << 16 | len(payload) << 32
+        short.append(head)
+        at += 1
+        if isinstance(payload, np.ndarray):
+            _put(words, at, short, asked)
+            short = []
+            words[at : at + len(payload)] = payload
+        else:
+            short += payload
+        short.append(0)
+        at += len(payload) + 1
+    _put(words, at, short, asked)
+    if asked:
+        last = ends - np.uint64(1)
+        starts = np.concatenate([[np.uint64(0)], ends[:-1]])
+        words[last] = checksums(words, starts, last, batch)
+    return words
+
+
+def _put(words: U64, end: int, values: list[int], asked: Sequence[Command]) -> None:
+    try:
+        words[end - len(values) : end] = values
+    except OverflowError as error:
+        wide = (
+            command.op.name
+            for command in asked
+            if any(not 0 <= int(word) <= _ALL for word in command.payload)
+        )
+        raise BadInput(f"{next(wide)}: a word that isn't one of 64 bits") from error
 
 
 def decoded(words: U64, batch: int) -> Iterator[Answer]:
@@ -262,23 +301,30 @@ def decoded(words: U64, batch: int) -> Iterator[Answer]:
 
     Raises `Damaged` where they aren't answers to this batch, with those before it yielded.
     """
-    at, number = 0, 0
-    while True:
-        if at >= len(words):
-            raise Damaged(f"{number} answers have no end")
+    starts, at, head = list[int](), 0, 0
+    while at < len(words) and head & 0xFF != Op.DONE:
+        starts.append(at)
         head = int(words[at])
-        op, status, sequence = head & 0xFF, head >> 8 & 0xFF, head >> 16 & 0xFFFF
-        last = at + 1 + (head >> 32)
-        if last >= len(words):
+        at += (head >> 32) + 2
+    ended = head & 0xFF == Op.DONE
+    ends = [*starts, at][1:]
+    whole = len(starts) - (at > len(words))
+    first = np.array(starts[:whole], np.uint64)
+    last = np.array(ends[:whole], np.uint64) - np.uint64(1)
+    right = checksums(words, first, last, batch) == words[last]
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        if number == whole:
             raise Damaged(f"answer {number} is longer than what there is")
-        if checksum(words[at:last], batch) != int(words[last]):
+        if not right[number]:
             raise Damaged(f"answer {number} hasn't the checksum of its words")
+        head = int(words[start])
+        op, status, sequence = head & 0xFF, head >> 8 & 0xFF, head >> 16 & 0xFFFF
         if op not in _OPS or status not in _STATUSES:
             raise Damaged(f"answer {number} is none: {head:#x}")
-        if op == Op.DONE:
-            return
-        yield Answer(Op(op), Status(status), sequence, words[at + 1 : last])
-        at, number = last + 1, number + 1
+        if op != Op.DONE:
+            yield Answer(_OPS[op], _STATUSES[status], sequence, words[start + 1 : end - 1])
+    if not ended:
+        raise Damaged(f"{len(starts)} answers have no end")
 
 
 def most_words(command: Command) -> int:
@@ -299,7 +345,7 @@ def most_words(command: Command) -> int:
     return max(own[command.op]() if command.op in own else 0, 4) + 2
 
 
-_OPS, _STATUSES = frozenset(Op), frozenset(Status)
+_OPS, _STATUSES = {op.value: op for op in Op}, {status.value: status for status in Status}
 
 
 def read(address: int, words: int) -> Command:
