@@ -22,7 +22,7 @@ from crosswalk.emu.load.linux.loader import (
     prepare_entry,
 )
 from crosswalk.emu.monitor.guest import Exit, VmxGuest, enter_vmx, long_mode
-from crosswalk.emu.monitor.monitor import Monitor
+from crosswalk.emu.monitor.monitor import Monitor, MonitorEnded
 from crosswalk.emu.monitor.vmx import Controls, ExitReason, Field, Primary, Secondary
 from crosswalk.emu.pc.devices import CMOS_PORTS, PIC_PORTS, PIT_PORTS, RESET_PORT, UART_PORTS
 from crosswalk.emu.protect.permissions import FrameTables
@@ -188,10 +188,14 @@ class MonitoredKernel:
     def run(self, stop: Callable[[], bool] = lambda: False) -> Exit | None:
         """Run until an exit that is no device's, or until `stop` holds after a byte was sent.
 
-        Returns None then. Raises `KernelFailure` where the kernel can't go on, or asks for a reset.
+        Returns None then. Raises `KernelFailure` where the kernel can't go on, asks for a reset, or
+        runs for longer without an exit than the monitor's machine may.
         """
         while True:
-            left = self.left = self.vmx.run(self._flags, MORE_FIELDS)
+            try:
+                left = self.left = self.vmx.run(self._flags, MORE_FIELDS)
+            except MonitorEnded as ended:
+                raise self.failure(f"the kernel was running when {ended}") from ended
             self._flags = KEPT
             if not left.entered or left.reason == ExitReason.TRIPLE_FAULT:
                 raise self.failure(f"the kernel can't go on: {left}")

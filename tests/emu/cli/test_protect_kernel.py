@@ -1,6 +1,7 @@
 import pytest
 
-from crosswalk.emu.protect.kernel import scenario
+from crosswalk.emu.protect.kernel import ept_scenario, ept_subject
+from crosswalk.emu.protect.kernel.enforcement import Enforcement
 from crosswalk.emu.protect.kernel.protection import Protection
 from tests.emu.load.linux.distribution_kernels import CLOUD, GENERIC, fetched
 from tests.emu.load.linux.kernels import elf_of, talking, vmlinux
@@ -72,8 +73,8 @@ def test_an_enforcement_that_withholds_nothing_fails_the_command(run, tiny, monk
         protection.host.flush()
         return counts
 
-    enforce = scenario._enforce
-    monkeypatch.setattr(scenario, "_enforce", nothing)
+    enforce = Protection.enforce
+    monkeypatch.setattr(Protection, "enforce", nothing)
     document = run("protect", "--kernel", tiny, *AT, "--json").document
     assert document["divergences"] > 5
 
@@ -93,6 +94,16 @@ def test_an_enforcement_that_withholds_nothing_fails_the_command(run, tiny, monk
         (["--kernel", "{tiny}.none"], "no such file"),
         (["--kernel", "{tiny}", "--format", "json"], "--format needs SOURCE"),
         (["guest:4level", "--kernel", "{tiny}"], "choose one"),
+        (
+            ["--kernel", "{tiny}", "--tables", "ept", "--protect-at", "cr3:3"],
+            "--protect-at cr3:3: under EPT it is console:TEXT",
+        ),
+        (["--kernel", "{tiny}", "--tables", "ept", "--with", "qemu"], "EPT is run by bochs"),
+        (
+            ["--kernel", "{tiny}", "--tables", "ept-mbec", "--with", "bochs:{tiny}.none"],
+            "scripts/judges",
+        ),
+        (["--kernel", "{tiny}", "--tables", "npt", "--with", "bochs"], "--with is for --tables"),
     ],
     ids=str,
 )
@@ -108,6 +119,52 @@ def test_a_kernel_that_protects_nothing_cannot_be_sealed(run, tmp_path):
     ran = run("protect", "--kernel", path, "--ram", "32", "--timeout", "1")
     assert 2 == ran.status
     assert ran.err.endswith("the kernel didn't reach idle: the time is up\n")
+
+
+def test_under_ept_a_kernel_runs_in_bochs(run, tiny, bochs3, monkeypatch):
+    monkeypatch.setattr(ept_subject, "attacks_for", lambda *_: [])
+    monkeypatch.setattr(ept_scenario, "IDLE_TICKS", 20)
+    where = ("--tables", "ept-mbec", "--with", f"bochs:{bochs3}")
+    ran = run("protect", "--kernel", tiny, *AT, *where, "--json")
+    document = ran.document
+    assert 0 == ran.status
+    assert (5, 5, 0) == tuple(document[name] for name in ("probes", "agreements", "divergences"))
+    assert "ept-mbec" == document["tables"]
+    assert document["machine"].startswith("Bochs 3")
+    assert {"patched": 1} == document["nested_faults"]
+    assert {"EPT_VIOLATION": 1, "write of CR3": 1} == document["exits"]
+    assert None is document["refused"]
+    # All but its text and the user's page; under AMD's tables it is two.
+    assert 8192 - 5 == document["frames"]["no_execute"]
+    assert (2 * (15 + 512) + 1, {}) == (document["mappings"], document["not_asked"])
+
+
+@pytest.mark.slow
+def test_under_ept_what_is_not_as_it_should_be_fails_the_command(run, tiny, bochs3, monkeypatch):
+    monkeypatch.setattr(ept_subject, "attacks_for", lambda *_: [])
+    monkeypatch.setattr(ept_scenario, "IDLE_TICKS", 20)
+    monkeypatch.setattr(Enforcement, "_close", lambda _: None)
+    ran = run("protect", "--kernel", tiny, *AT, "--tables", "ept", "--with", f"bochs:{bochs3}")
+    assert 1 == ran.status
+    assert "FAILED the nested tables grant what the rules do, and no more" in ran.out
+    assert "\nverdict: FAILED; " in ran.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tables", "stopped"), [("ept", 10), ("ept-mbec", 12)])
+def test_the_distributions_kernel_is_protected_under_ept(run, bochs3, tables, stopped):
+    where = ("--tables", tables, "--with", f"bochs:{bochs3}", "--timeout", "3000")
+    ran = run("protect", "--kernel", fetched(CLOUD), "--ram", "128", *where, "--json")
+    document = ran.document
+    assert 0 == ran.status
+    faults = document["nested_faults"].pop("patched")
+    assert {"loaded": 1, "process_code": 1} == document["nested_faults"]
+    assert faults + 2 == document["exits"]["EPT_VIOLATION"] > 100
+    frames = document["frames"]
+    assert frames["no_execute"] == frames["frames"] - frames["read_execute"]
+    assert frames["no_write"] == frames["read_only"] + frames["read_execute"]
+    ends = [each["stopped_by"] for each in document["attacks"]]
+    assert (15, stopped) == (len(ends), len(ends) - ends.count(None))
 
 
 @pytest.mark.slow

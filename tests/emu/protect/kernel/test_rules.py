@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.protect.kernel.rules import Cause, FaultFacts, decide, grant
+from crosswalk.emu.protect.kernel.rules import Cause, FaultFacts, decide, grant, grant_each
 
 PATCH = FaultFacts(
     write=True,
@@ -81,3 +81,23 @@ def test_what_is_withheld_and_sealed_follows_from_what_the_mappings_want():
     assert [5, 1, 3, 7, 7, 7, 5, 5] == grants.permissions.tolist()
     assert (bools("11000000") == grants.sealed).all()
     assert (bools("10000000") == grants.text).all()
+
+
+def test_a_process_runs_code_where_nothing_of_the_kernels_is_kept():
+    assert Cause.PROCESS_CODE is decide(USER_CODE, sealed=False, text=False, kept=False)
+    for change in ({"cpl": 0}, {"user_code": False}):
+        fault = replace(USER_CODE, **change)
+        assert Cause.REFUSED is decide(fault, sealed=False, text=False, kept=False)
+    # Text mapped for users, as by forged tables.
+    assert Cause.REFUSED is decide(USER_CODE, sealed=True, text=True, kept=False)
+
+
+def test_where_tables_need_no_execution_it_is_withheld_from_all_that_no_mapping_lets_execute():
+    # text, rodata, data, a table, outside: writable, code, unmapped; user code under MBEC.
+    collective = np.array([5, 1, 3, 3, 3, 5, 0, 11], np.uint8)
+    image, kept, tables = bools("11110000"), bools("00100000"), bools("00010000")
+    grants = grant_each(collective, image, kept, tables, executes=12)
+    assert [5, 1, 3, 3, 3, 5, 1, 11] == grants.permissions.tolist()
+    assert (bools("11000000") == grants.sealed).all()
+    assert (bools("10000000") == grants.text).all()
+    assert (kept == grants.kept).all()
