@@ -16,7 +16,13 @@ from crosswalk.emu.report.host_tables import (
     host_unfollowed_lines,
     pointer_name,
 )
-from crosswalk.emu.report.source import begins_text, excluded_text, memory_text, missing_text
+from crosswalk.emu.report.source import (
+    begins_text,
+    excluded_text,
+    memory_text,
+    missing_text,
+    width_lines,
+)
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Contents
@@ -188,6 +194,9 @@ def chosen_space(options: argparse.Namespace) -> HostSpace:
     )
     for text in host_unfollowed_lines(tables, found.unfollowed):
         remark(text)
+    if any(each.startswith("maxphyaddr ") for each in assumed):
+        for text in width_lines(found.unfollowed):
+            remark(text)
     if not sum(found.levels.values()) and not options.allow_empty:
         raise BadInput(
             f"{contents.name}: no mapping: is {pointer_name(tables)} right? "

@@ -30,6 +30,7 @@ __all__ = [
     "strays_text",
     "unfollowed_lines",
     "unfollowed_record",
+    "width_lines",
 ]
 
 
@@ -149,7 +150,13 @@ def unfollowed_lines(
         )
         yield from encryption_lines(source)
     yield from _map_lines(source, found)
-    if found.beyond_40 and not source.width_known:
+    if not source.width_known:
+        yield from width_lines(found)
+
+
+def width_lines(found: Unfollowed) -> Iterator[str]:
+    """Yield how many entries need a wide physical address, where it isn't known how wide it is."""
+    if found.beyond_40:
         yield (
             f"{_entries(found.beyond_40, 'need')} more than 40 bits of physical address, "
             f"{found.beyond_46:,} of them more than 46: give --maxphyaddr if the CPU has fewer"

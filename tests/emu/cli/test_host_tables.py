@@ -327,6 +327,32 @@ def test_nested_tables_of_amd_are_listed_as_an_ept_is(run, nested_case):
     assert "1 entry sets reserved bits" in some.err
 
 
+def test_tables_that_make_no_sense_are_doubted(run, tmp_path):
+    entries = {0x1000 + 8 * slot: 0x800_0000_0007 | slot << 12 for slot in range(6)}
+    case = Case(cpu=Cpu.from_context(context()), ram=((0, 0x10_0000),), entries=entries)
+    path = written(tmp_path / "noise.json", replace(case, cpu=replace(case.cpu, maxphyaddr=48)))
+    ran = run("walk", path, "--eptp", "0x101e", "--allow-empty")
+    assert (0, "") == (ran.status, ran.out)
+    assert "6 entries refer to tables outside SOURCE's memory" in ran.err
+    assert "… and 2 more" in ran.err
+    assert "make no sense: is EPTP right?" in ran.err
+
+
+def test_a_width_that_isnt_known_is_assumed_and_wide_addresses_are_named(run, tmp_path):
+    words = np.zeros(4 * 512, np.uint64)
+    words[[0, 512, 1024]] = [0x1007, 0x2007, 0x3007]
+    words[1536] = 1 << 41 | 0x37
+    path = tmp_path / "ept.bin"
+    path.write_bytes(words.tobytes())
+    raw = ("walk", path, "--kind", "raw", "--eptp", "0x1e", "--json")
+    ran = run(*raw)
+    assert ["0x20000000000"] == [it["pa"] for it in ran.records]
+    assert "assumed: maxphyaddr = 52" in ran.err
+    assert "1 entry needs more than 40 bits of physical address, 0 of them more than 46" in ran.err
+    # With fewer bits it is misconfigured.
+    assert "no mapping" in refused(run(*raw, "--maxphyaddr", "40"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
