@@ -346,7 +346,9 @@ class _Tally:
         if self._unseen(predicted, access, observed):
             self.silent[_UNSEEN] += 1
             return
-        if allowed_by(memory, predicted, observed):
+        if self._lacks_stage(observed):
+            self.divergences.append(NestedDivergence(access, predicted, observed))
+        elif allowed_by(memory, predicted, observed):
             manual = emulated_outcomes(memory, context, access, MANUAL)
             if not restates(memory, predicted, manual):
                 again = NestedDivergence(access, predicted, observed, manual=manual)
@@ -367,6 +369,12 @@ class _Tally:
                 self.divergences.append(found)
         self.probes += 1
         self.counts[kind_of(predicted[0], access)] += 1
+
+    def _lacks_stage(self, observed: NestedOutcome) -> bool:
+        """Return whether a nested fault lacks its stage, which Unicorn alone doesn't report."""
+        if self.who == UNICORN or not isinstance(observed, NestedPageFault):
+            return False
+        return not observed.error_code & _STAGE
 
     def _unseen(
         self, outcomes: Sequence[NestedOutcome], access: Access, observed: NestedOutcome
