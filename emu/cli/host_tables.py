@@ -12,6 +12,7 @@ from crosswalk.emu.cli.options import Group, options_of, source
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.sources import WIDEST, chosen_contents, chosen_registers
 from crosswalk.emu.report.host_tables import (
+    doubt_text,
     host_context_text,
     host_unfollowed_lines,
     pointer_name,
@@ -199,8 +200,7 @@ def chosen_space(options: argparse.Namespace) -> HostSpace:
             remark(text)
     if not sum(found.levels.values()) and not options.allow_empty:
         raise BadInput(
-            f"{contents.name}: no mapping: is {pointer_name(tables)} right? "
-            "(--allow-empty takes it)"
+            f"{contents.name}: no mapping: {doubt_text(tables)} (--allow-empty takes it)"
         )
     return found
 

@@ -17,6 +17,7 @@ from crosswalk.walker.unfollowed import Reason, Unfollowed, UnfollowedEntry
 
 __all__ = [
     "TYPE_NAMES",
+    "doubt_text",
     "guest_mapping_text",
     "host_context_text",
     "host_unfollowed_lines",
@@ -31,6 +32,11 @@ TYPE_NAMES: Sequence[str] = [EPT_MEMORY_TYPES.get(number, "").upper() for number
 def pointer_name(tables: EptTables | NptTables) -> str:
     """Return what the register is called that refers to the first table."""
     return "EPTP" if isinstance(tables, EptTables) else "nCR3"
+
+
+def doubt_text(tables: EptTables | NptTables) -> str:
+    """Return the question whether the register is the one that was meant."""
+    return "is the EPTP right?" if isinstance(tables, EptTables) else "is nCR3 right?"
 
 
 def host_context_text(tables: EptTables | NptTables) -> str:
@@ -68,10 +74,7 @@ def host_unfollowed_lines(tables: EptTables | NptTables, found: Unfollowed) -> I
     if len(found) > len(found.first):
         yield f"  … and {len(found) - len(found.first):,} more"
     if found.implausible:
-        yield (
-            "most entries of the root, or of all tables, make no sense: "
-            f"is {pointer_name(tables)} right?"
-        )
+        yield f"most entries of the root, or of all tables, make no sense: {doubt_text(tables)}"
 
 
 def _entry_text(tables: EptTables | NptTables, each: UnfollowedEntry) -> str:

@@ -335,7 +335,7 @@ def test_tables_that_make_no_sense_are_doubted(run, tmp_path):
     assert (0, "") == (ran.status, ran.out)
     assert "6 entries refer to tables outside SOURCE's memory" in ran.err
     assert "… and 2 more" in ran.err
-    assert "make no sense: is EPTP right?" in ran.err
+    assert "make no sense: is the EPTP right?" in ran.err
 
 
 def test_a_width_that_isnt_known_is_assumed_and_wide_addresses_are_named(run, tmp_path):
@@ -361,7 +361,7 @@ def test_a_width_that_isnt_known_is_assumed_and_wide_addresses_are_named(run, tm
         (("--eptp", "0x10015e"), "eptp = 0x10015e sets reserved bits (11:8)"),
         (("--eptp", "0x1000010005e"), "eptp = 0x1000010005e sets bits from MAXPHYADDR up"),
         (("--eptp", "0x400001e"), "EPTP 0x400001e points outside the memory"),
-        (("--eptp", "0x20001e"), "no mapping: is EPTP right? (--allow-empty takes it)"),
+        (("--eptp", "0x20001e"), "no mapping: is the EPTP right? (--allow-empty takes it)"),
         (("--eptp", "nowhere"), "--eptp"),
         (("--mbec",), "--mbec needs --eptp"),
         (("--ept-cap", "0"), "--ept-cap needs --eptp"),
