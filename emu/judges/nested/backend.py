@@ -16,9 +16,9 @@ __all__ = ["Backend"]
 class Backend(Protocol):
     """One kind of virtualisation: how the guest is entered, and what its exits say.
 
-    With `keeps_code` the TLB keeps the code that makes
-    accesses across MOV to CR3; else the guest's tables under test have to lead to it. With
-    `enters_anywhere` a guest can begin at an address that isn't canonical.
+    With `keeps_code` the TLB keeps the code that makes accesses across MOV to CR3; else the guest's
+    tables under test have to lead to it. With `enters_anywhere` a guest can begin at an address
+    that isn't canonical.
     """
 
     keeps_code: bool

@@ -182,7 +182,7 @@ class NestedJudge:
             ),
             question.slots,
         )
-        self._require_room(space)
+        self._require_room(question.memory)
         setting = [*_loading(space), *backend.enter(context)]
         idle = [] if backend.keeps_code else [self._idle(space, cpl) for cpl in _CPLS]
         stored = [stored_byte(space, access.va) for access in question.accesses]
@@ -207,7 +207,7 @@ class NestedJudge:
         access: Access,
         made: Made | Reason,
         stored: int,
-        baseline: "_Baseline",
+        baseline: _Baseline,
     ) -> NestedOutcome | Reason:
         if isinstance(made, Reason):
             return made
@@ -328,14 +328,14 @@ class NestedJudge:
         assert self._monitor is not None  # noqa: S101  # The last try has raised else.
         return self._monitor
 
-    def _require_room(self, space: Workspace) -> None:
+    def _require_room(self, memory: PhysicalMemory) -> None:
         """Raise `BadInput` unless the machine has all of the memory free."""
-        greeting = self._begun().greeting
-        for start, _, count in space.runs:
-            if not greeting.free(start, count * FRAME):
-                raise BadInput(
-                    f"{self.name}: a pair has memory at {start:#x}, and the machine none"
-                )
+        free = self._begun().greeting.free
+        for start, size in memory.ranges:
+            own = start < _END and start + size > OWN_FRAMES
+            if own or not free(start, size):
+                why = "the judge has its own there" if own else "the machine has none"
+                raise BadInput(f"{self.name}: a pair has memory at {start:#x}, and {why}")
 
 
 def _baseline(made: Made | Reason) -> _Baseline:

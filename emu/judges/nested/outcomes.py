@@ -21,10 +21,9 @@ __all__ = ["Left", "Made", "canonical", "outcome_of", "sign_of", "stored_byte", 
 class Left:
     """How the guest was left: an exception, what the host's tables say, or `what` it was else.
 
-    `other` is given, in words, where the guest wasn't entered, or ended.
-
     `error_code` and `address` are those of the exception `vector`; the address is CR2 of a page
-    fault. RIP is that of the instruction that was left, RAX and RSI what it left.
+    fault. RIP is that of the instruction that was left, RAX and RSI what it left. `other` is given,
+    in words, where the guest wasn't entered, or has ended.
     """
 
     rip: int
@@ -43,8 +42,8 @@ class Made:
     """An access as it was made: how the guest was left, and the words changed then.
 
     `changed` are (address, value), by address. `again` says more, where it is needed: for a fetch
-    how the guest was left by the page's sign; for a write of a byte of an entry that
-    may have A or D, `changed` after a write to a later byte of the same word.
+    how the guest was left by the page's sign; for a write to a byte that may have A or D, `changed`
+    after a write to a later byte of the same word.
     """
 
     left: Left

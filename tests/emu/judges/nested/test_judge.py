@@ -17,7 +17,7 @@ from crosswalk.guest.monitor.commands import Answer, Op, Status, load
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.architecture import Vector
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.memory import FRAME
+from crosswalk.walker.memory import FRAME, Segments
 from crosswalk.walker.nested.outcome import NestedPageFault
 from tests.emu.judges.nested.grid import VA, npt_grid
 
@@ -184,12 +184,25 @@ def test_changed_words_come_with_the_outcome(machine):
 
 @pytest.mark.parametrize(
     ("ram", "where"),
-    [(((0, 0x9_F000),), "0xc000000 for the judge's own"), (RAM[1:], "a pair has memory at 0x0")],
+    [
+        (((0, 0x9_F000),), "0xc000000 for the judge's own"),
+        (RAM[1:], "a pair has memory at 0x0, and the machine has none"),
+    ],
 )
 def test_a_machine_without_the_ram_is_refused(machine, ram, where):
     machine.ram = ram
     with pytest.raises(BadInput, match=where):
         answers(fetches(0))
+
+
+def test_a_pair_in_the_judges_own_memory_is_refused(machine):
+    asked = question(fetches(0))
+    page = Segments([(0, asked.memory.read(0, 40 * FRAME)), (0xC40_0000, bytes(FRAME))])
+    with (
+        NestedJudge(Machine(), Backend()) as judge,
+        pytest.raises(BadInput, match="at 0xc400000, and the judge has its own there"),
+    ):
+        next(judge.ask([replace(asked, memory=page)]))
 
 
 class Unreachable(Backend):
