@@ -21,7 +21,7 @@ from tests.emu.cli.running import refused, written
 from tests.emu.targets.walkers import ROOT
 from tests.tables import KIB4, MIB2, context
 
-IMAGE = ROOT / "docs" / "examples" / "ept.json"
+IMAGE = ROOT / "docs" / "examples" / "second-level" / "ept.json"
 CASES = ROOT / "tests" / "cases"
 MBEC = ("--eptp", hex(EPTP), "--mbec")
 LISTED = [

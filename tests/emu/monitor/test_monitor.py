@@ -265,7 +265,7 @@ def test_the_page_lists_every_command():
 
 def test_the_pages_example_does_what_the_page_shows(bochs3):
     page = (ROOT / "docs" / "monitor.md").read_text()
-    example = ROOT / "docs" / "examples" / "monitored_guest.py"
+    example = ROOT / "docs" / "examples" / "monitor" / "monitored_guest.py"
     done = subprocess.run(
         [sys.executable, example, bochs3], capture_output=True, text=True, check=True
     )

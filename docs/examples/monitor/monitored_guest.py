@@ -1,6 +1,6 @@
 """Run a guest of 16 bytes under EPT in Bochs, and show why it leaves: see docs/monitor.md.
 
-python docs/examples/monitored_guest.py .judges/bochs-trixie/bochs
+python docs/examples/monitor/monitored_guest.py .judges/bochs-trixie/bochs
 """
 
 import sys
