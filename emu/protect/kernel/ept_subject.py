@@ -64,7 +64,7 @@ class EptSubject:
         target, memory = attack.program.target, self._host.memory
         code = injected_code(attack, memory, frames)
         for pa, data in planted(frames, code):
-            guest.memory.write(pa, data)
+            guest.write(pa, data)
         before = None if target is None else memory.word(target)
         exceptions = sum(1 << vector for vector in _ENDS)
         guest.vmx.set(

@@ -25,12 +25,14 @@ from crosswalk.emu.monitor.guest import Exit, VmxGuest, enter_vmx, long_mode
 from crosswalk.emu.monitor.monitor import Monitor, MonitorEnded
 from crosswalk.emu.monitor.vmx import Controls, ExitReason, Field, Primary, Secondary
 from crosswalk.emu.pc.devices import CMOS_PORTS, PIC_PORTS, PIT_PORTS, RESET_PORT, UART_PORTS
-from crosswalk.emu.protect.permissions import FrameTables
+from crosswalk.emu.protect.permissions import Bools, FrameTables
 from crosswalk.guest.monitor import commands
 from crosswalk.guest.monitor.commands import KEPT, REGISTERS, RunFlag
 from crosswalk.walker.architecture import MIB
+from crosswalk.walker.entry import ADDRESS_FIELD
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.memory import FRAME, U64, WORDS
+from crosswalk.walker.nested import EptEntry
 from crosswalk.walker.protection.policy import TableKind
 
 __all__ = ["BASE", "BOCHS_SETTINGS", "MORE_FIELDS", "MonitoredKernel", "Saved", "msr_bit"]
@@ -167,6 +169,8 @@ class MonitoredKernel:
         words = np.zeros(frames * WORDS, np.uint64)
         self.tables = FrameTables(words, tables, size // FRAME, kind=kind, offset=BASE)
         self._written = words.copy()
+        self._dirty: Bools = np.zeros(size // FRAME, np.bool_)
+        self._saved = False
         monitor.write(tables, words)
         self._write_bitmaps()
         cpu = enter_vmx(monitor)
@@ -218,6 +222,8 @@ class MonitoredKernel:
 
     def flush(self) -> None:
         """Have the CPU use the nested tables as they are now."""
+        if self._saved:
+            self._note_dirty()
         words = self.tables.words
         changed = np.flatnonzero(words != self._written)
         places = (self.tables.root + 8 * changed).tolist()
@@ -233,22 +239,44 @@ class MonitoredKernel:
         if self.left is None:
             raise CrosswalkError("the kernel hasn't begun to run")
         self.monitor.perform(commands.copy(BASE, BASE + self.size, self.size // 8))
+        self._saved = True
+        self._begin_clean()
         fields = dict(zip(_STATE, self.vmx.get(*_STATE), strict=True))
         return Saved(fields, dict(zip(REGISTERS, self.left.registers, strict=True)), self._flags)
 
     def put_back(self, saved: "Saved") -> None:
-        """Put RAM and CPU back to a state; nested tables and intercepts stay as they are."""
-        self.monitor.perform(commands.copy(BASE + self.size, BASE, self.size // 8))
+        """Put RAM and CPU back to the state saved; nested tables and intercepts stay as they are.
+
+        Only frames that were written since are copied: those of which the EPT has D set, which bit
+        6 of the EPTP has the CPU do, and those that `write` wrote.
+        """
+        self._note_dirty()
+        edges = np.flatnonzero(np.diff(self._dirty, prepend=False, append=False))
+        self.monitor.perform(
+            *(
+                commands.copy(
+                    BASE + self.size + low * FRAME, BASE + low * FRAME, (high - low) * WORDS
+                )
+                for low, high in edges.reshape(-1, 2).tolist()
+            )
+        )
+        self._begin_clean()
         self.memory.forget()
         self.vmx.set(saved.fields)
         self.vmx.set_registers(
             **{name: value for name, value in saved.registers.items() if name != "rsp"}
         )
-        self._flags = saved.flags
+        self._flags = saved.flags | RunFlag.INVEPT
+
+    def write(self, pa: int, data: bytes) -> None:
+        """Write bytes of the guest's RAM."""
+        self.memory.write(pa, data)
+        self._dirty[pa // FRAME : -(-(pa + len(data)) // FRAME)] = True
 
     def nested_words(self) -> U64:
-        """Return the nested tables as the CPU finds them, a copy."""
-        return self.monitor.read(self.tables.root, len(self.tables.words))
+        """Return the nested tables as the CPU finds them, a copy, without A and D."""
+        found = self.monitor.read(self.tables.root, len(self.tables.words))
+        return found & ~np.uint64(EptEntry.A | EptEntry.D)
 
     def intercept(self, msr: int, *, write: bool, on: bool) -> None:
         """Have reads or writes of an MSR exit, or no longer."""
@@ -270,6 +298,21 @@ class MonitoredKernel:
         """The machine's time-stamp counter."""
         (answer,) = self.monitor.perform(commands.read_msr(_TIME_STAMP_COUNTER))
         return answer.words[0]
+
+    def _note_dirty(self) -> None:
+        """Take over from the EPT which frames the CPU has written."""
+        words = self.monitor.read(self.tables.root, len(self.tables.words))
+        for entry in words[words & np.uint64(EptEntry.D) != 0].tolist():
+            size = 2 * MIB if entry & EptEntry.PS else FRAME
+            first = ((entry & ADDRESS_FIELD & -size) - BASE) // FRAME
+            self._dirty[first : first + size // FRAME] = True
+
+    def _begin_clean(self) -> None:
+        """Have A and D clear in the whole EPT, and nothing count as written."""
+        self.monitor.write(self.tables.root, self.tables.words)
+        self._written[:] = self.tables.words
+        self._dirty[:] = False
+        self._flags |= RunFlag.INVEPT
 
     def _on_port(self, left: Exit) -> bool:
         """Do what an I/O instruction does; return whether the console has one byte more."""
@@ -327,7 +370,7 @@ class MonitoredKernel:
 
     def _own_fields(self) -> dict[Field, int]:
         return {
-            Field.EPTP: self.tables.eptp(),
+            Field.EPTP: self.tables.eptp(accessed_dirty=True),
             Field.IO_BITMAP_A: self._bitmaps,
             Field.IO_BITMAP_B: self._bitmaps + FRAME,
             Field.MSR_BITMAP: self._bitmaps + 2 * FRAME,
