@@ -84,8 +84,11 @@ class EptTables:
         level = levels
         while True:
             pa = table + 8 * (gpa >> 3 + 9 * level & 511)
-            entry = 0 if gpa >> _OFFSET + 9 * levels else self.words.word(pa)
+            wide = gpa >> _OFFSET + 9 * levels
+            entry = 0 if wide else self.words.word(pa)
             if not entry & kinds:
+                # Where no entry is read, the manual doesn't say what their rights are.
+                either |= 0xF << _GRANTED if wide else 0
                 raise Refused(self._violation(gpa, va, asked, 0, told, either))
             leaf = level == 1 or (level < 4 and bool(entry & _PS))
             if self._malformed(entry, level, leaf=leaf):

@@ -9,6 +9,7 @@ from crosswalk.emu.check.nested import EPT_KINDS, check_answers, restates
 from crosswalk.emu.check.nested_deviations import MANUAL
 from crosswalk.emu.check.nested_emulated import emulated_outcomes
 from crosswalk.emu.fuzz.nested.ept_pair import make_ept_pair
+from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.nested.translate import nested_outcomes
 from tests.emu.check.nested.ept_planted_bugs import (
     LIKE_BOCHS,
@@ -17,6 +18,8 @@ from tests.emu.check.nested.ept_planted_bugs import (
     WRONG_WITHOUT_MBEC,
 )
 from tests.emu.check.nested.simulated import BOCHS, answers
+from tests.ept_tables import EptSpace
+from tests.tables import KIB4, ROOT, USED, D, PageTables
 
 PAIRS, ACCESSES = 56, 32
 MADE = {
@@ -75,3 +78,14 @@ def test_a_walker_with_a_rule_broken_is_caught(predict, asked):
 def test_a_walker_that_does_as_bochs_does_is_told_what_the_manual_says(name):
     found = [each for verdict in verdicts(predict=LIKE_BOCHS[name]) for each in verdict.divergences]
     assert any(each.manual for each in found)
+
+
+@pytest.mark.parametrize("mbec", [False, True])
+def test_of_an_address_wider_than_the_ept_both_say_a_violation_whose_rights_are_open(mbec):
+    va, tables = 0x5000, [ROOT + at * KIB4 for at in range(4)]
+    space = EptSpace(PageTables().map(va, 1 << 49, USED | D, upper=USED)).map_all(tables)
+    context, access = space.context(mbec=mbec, maxphyaddr=52), Access(va, AccessType.WRITE)
+    manual = emulated_outcomes(space.memory, context, access, MANUAL)
+    predicted = nested_outcomes(space.memory, context, access)
+    assert restates(space.memory, predicted, manual)
+    assert [0xF << 3] == [each.open & 0xF << 3 for each in predicted]
