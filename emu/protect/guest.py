@@ -1,6 +1,6 @@
 """The built-in guest, booted and taken over as a guest under nested paging."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -162,11 +162,6 @@ class Guest:
         """Return words of the guest's RAM."""
         found: U64 = self.ram.words[np.array(addresses, np.intp) // 8]
         return found
-
-    def put_words(self, words: Mapping[int, int]) -> None:
-        """Write words of the guest's RAM."""
-        for pa, value in words.items():
-            self.ram.words[pa // 8] = value
 
     def write(self, pa: int, data: bytes) -> None:
         """Write bytes of the guest's RAM."""

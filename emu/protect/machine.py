@@ -1,6 +1,6 @@
 """What the host of the built-in guest asks of the machine that the guest runs on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -99,7 +99,7 @@ class GuestMachine(Protocol):
         ...
 
     def nested_words(self) -> U64:
-        """Return the nested tables as the CPU finds them, a copy; without A and D bits it set."""
+        """Return the nested tables as the CPU finds them, a copy."""
         ...
 
     def predict(self, access: Access) -> GuestEvent | None:
@@ -127,10 +127,6 @@ class GuestMachine(Protocol):
 
     def words(self, addresses: Sequence[int]) -> U64:
         """Return the words at these addresses of the guest's RAM, multiples of 8: uint64[n]."""
-        ...
-
-    def put_words(self, words: Mapping[int, int]) -> None:
-        """Write words by their addresses in the guest's RAM, multiples of 8."""
         ...
 
     def write(self, pa: int, data: bytes) -> None:

@@ -211,9 +211,7 @@ class EptGuest:
         """Predict an access with the nested walk: the event that ends it, None if it succeeds."""
         context = NestedContext(self.context, self._ept)
         outcome = translate_nested(self._system, context, access)
-        if isinstance(outcome, EptViolation):
-            return replace(outcome, entries=())
-        if isinstance(outcome, EptMisconfiguration):
+        if isinstance(outcome, EptViolation | EptMisconfiguration):
             return replace(outcome, entries=())
         if isinstance(outcome, PageFault):
             return Fault(Vector.PF, outcome.error_code, outcome.cr2)
@@ -264,12 +262,6 @@ class EptGuest:
         )
         return np.concatenate([np.zeros(0, np.uint64), *(each.payload for each in answers)])
 
-    def put_words(self, words: Mapping[int, int]) -> None:
-        """Write words of the guest's RAM."""
-        self.monitor.perform(commands.store((BASE + pa, value) for pa, value in words.items()))
-        for pa in words:
-            self._touch(pa, 8)
-
     def write(self, pa: int, data: bytes) -> None:
         """Write bytes of the guest's RAM."""
         self.memory.write(pa, data)
@@ -279,15 +271,15 @@ class EptGuest:
     def patched(self, at: int, frames: NDArray[np.intp], data: NDArray[np.uint8]) -> Iterator[None]:
         """Have `data` at an offset of these frames meanwhile."""
         rows = data.view(np.uint64)
-        places_ = [BASE + frame * FRAME + at for frame in frames.tolist()]
+        addresses = [BASE + frame * FRAME + at for frame in frames.tolist()]
         size = rows.shape[1]
-        kept = self.monitor.perform(*(commands.read(place, size) for place in places_))
-        self._put(places_, rows)
+        kept = self.monitor.perform(*(commands.read(place, size) for place in addresses))
+        self._put(addresses, rows)
         self._dirty[frames] = True
         try:
             yield
         finally:
-            self._put(places_, [answer.payload for answer in kept])
+            self._put(addresses, [answer.payload for answer in kept])
 
     @contextmanager
     def preserved(self, pa: int, size: int) -> Iterator[None]:
@@ -344,8 +336,14 @@ class EptGuest:
         }
 
     def _load(self) -> None:
-        """Write the guest's RAM, and the gate of the INT by which user code ends."""
-        self.monitor.perform(commands.fill(BASE, places.RAM_SIZE // 8))
+        """Write the guest's RAM, and the gate of the INT by which user code ends.
+
+        What lies where the EPT will be is zeros: no entry there has a D bit.
+        """
+        self.monitor.perform(
+            commands.fill(BASE, places.RAM_SIZE // 8),
+            commands.fill(_TABLES, _TABLE_FRAMES * WORDS),
+        )
         frames = self.booted.ram.words.reshape(-1, WORDS)
         used = frames.any(axis=1)
         edges = np.flatnonzero(np.diff(used, prepend=False, append=False))
