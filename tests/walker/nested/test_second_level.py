@@ -20,6 +20,7 @@ from crosswalk.walker import (
 )
 from crosswalk.walker.aliases import Aliases, AliasQuery
 from crosswalk.walker.chosen import Spans, chosen_pages
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.nested import (
     EptCapability,
     EptContext,
@@ -36,7 +37,7 @@ from crosswalk.walker.rights import EXECUTES, WRITES, Rights
 from crosswalk.walker.translate import StepKind
 from crosswalk.walker.unfollowed import Reason, unfollowed
 from tests.random_tables import extended_tables
-from tests.tables import KIB4, LONG, MIB2
+from tests.tables import KIB4, LEGACY, LONG, MIB2, OPEN, PAT_LARGE, PS, A, D, context
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
@@ -241,6 +242,63 @@ def test_ranges_are_the_pages_that_go_on(drawn):
         for gpa in inside:
             pa = it.pa if it.stride else it.pa + gpa - it.va
             assert (pa, it.rights) == by_gpa[gpa]
+
+
+def folded(words, tables):
+    memory = SparseWords([(frame, KIB4) for frame in FRAMES], words)
+    return [(it.va, it.size) for rows in guest_ranges(pages(memory, tables), tables) for it in rows]
+
+
+UPPER = {0x1000: 0x2007, 0x2000: 0x3007}
+RWX = WB | 7
+
+
+@pytest.mark.parametrize(
+    ("flags", "apart"),
+    [
+        (EptEntry.A | EptEntry.D, False),
+        (EptEntry.PS, False),
+        (EptEntry.W, True),
+        (EptEntry.IPAT, True),
+        (6 << 3, True),
+    ],
+    ids=["A and D", "bit 7", "W", "IPAT", "the memory type"],
+)
+def test_neighbours_in_an_ept_fold_whatever_their_use_and_their_size(flags, apart):
+    tables = EptTables(EptContext.at(0x1000))
+    # A page of 2 MiB, and behind it two of 4 KiB.
+    words = UPPER | {0x3000: RWX | EptEntry.PS, 0x3008: 0x4007}
+    words |= {0x4000: MIB2 | RWX, 0x4008: MIB2 + KIB4 | RWX ^ flags}
+    small = [(MIB2 + KIB4, KIB4)] if apart else []
+    whole = MIB2 + KIB4 * (1 if apart else 2)
+    assert [(0, whole), *small] == folded(words, tables)
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "apart"),
+    [(0, 0, False), (PAT_LARGE, PS, False), (0, PS, True), (PAT_LARGE, 0, True), (A | D, 0, False)],
+    ids=["no PAT", "PAT", "PAT of the small", "PAT of the large", "A and D"],
+)
+def test_pat_has_its_place_in_nested_tables_of_amd(large, small, apart):
+    tables = NptTables(context(root=0x1000))
+    words = UPPER | {0x3000: OPEN | PS | large, 0x3008: 0x4007, 0x4000: MIB2 | OPEN | small}
+    expected = [(0, MIB2), (MIB2, KIB4)] if apart else [(0, MIB2 + KIB4)]
+    assert expected == folded(words, tables)
+
+
+def test_nested_tables_are_those_of_a_host_in_long_mode():
+    for mode in LEGACY:
+        with pytest.raises(BadInput, match="4 or 5 levels"):
+            NptTables(context(mode))
+
+
+def test_a_reserved_bit_of_nested_tables_ends_the_walk():
+    tables = NptTables(context(root=0x1000))
+    memory = SparseWords(
+        [(0x1000, 4 * KIB4)], UPPER | {0x3000: 0x4007, 0x4000: 0x5007, 0x4008: 1 << 50 | 7}
+    )
+    assert [0] == [it.va for block in pages(memory, tables) for it in block]
+    assert (1, 0) == (unfollowed(memory, tables).reserved, unfollowed(memory, tables).outside)
 
 
 def no_check(tables):
