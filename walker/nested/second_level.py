@@ -156,8 +156,10 @@ def guest_ranges(
 
     As `coalesce_pages` does, repeats of one page included; neighbours may differ in A and D.
     """
-    # PAT has another place in large pages of ordinary tables alone.
-    ignore = tables.use | (int(Entry.PS) if isinstance(tables, EptTables) else 0)
+    ignore = tables.use
+    if isinstance(tables, EptTables):
+        # Bit 7 is the PAT bit of small pages in ordinary tables alone.
+        ignore |= int(Entry.PS)
     for rows in coalesce_pages(blocks, ignore=ignore, kind=kind, repeats=True):
         columns = (rows.va, rows.pa, rows.size, rows.flags, rows.rights, rows.count, rows.shift)
         yield GuestRanges(*columns, rows.stride)
