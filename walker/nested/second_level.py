@@ -6,7 +6,7 @@ a user's accesses. Linear addresses of the walk are guest-physical ones here.
 Source: Intel SDM vol. 3C, "EPT Translation Mechanism"; AMD APM vol. 2, "Nested Table Walk".
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,11 +147,7 @@ class NptTables(SecondLevel):
         return found
 
 
-def guest_ranges(
-    blocks: Iterable[Pages],
-    tables: SecondLevel,
-    kind: Callable[[Pages], NDArray[np.uint8]] | None = None,
-) -> Iterator[GuestRanges]:
+def guest_ranges(blocks: Iterable[Pages], tables: SecondLevel) -> Iterator[GuestRanges]:
     """Yield pages, given in address order, folded into ranges, block by block.
 
     As `coalesce_pages` does, repeats of one page included; neighbours may differ in A and D.
@@ -160,7 +156,7 @@ def guest_ranges(
     if isinstance(tables, EptTables):
         # Bit 7 is the PAT bit of small pages in ordinary tables alone.
         ignore |= int(Entry.PS)
-    for rows in coalesce_pages(blocks, ignore=ignore, kind=kind, repeats=True):
+    for rows in coalesce_pages(blocks, ignore=ignore, repeats=True):
         columns = (rows.va, rows.pa, rows.size, rows.flags, rows.rights, rows.count, rows.shift)
         yield GuestRanges(*columns, rows.stride)
 
