@@ -1,4 +1,4 @@
-"""The image of docs/examples/second-level/ept.json: a host's memory, with an EPT and a guest of 8 MiB."""
+"""The image of docs/examples/second-level/ept.json: a host with an EPT and a guest of 8 MiB."""
 
 from crosswalk.walker.entry import Entry
 from crosswalk.walker.formats import Case, Cpu, dump_case
