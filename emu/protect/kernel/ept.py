@@ -7,7 +7,9 @@ from crosswalk.emu.cpu.cpu import GENERAL
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.monitor.guest import Exit
 from crosswalk.emu.monitor.vmx import ExitReason, Field, Primary, reason_name
+from crosswalk.emu.protect.attack import violation_result
 from crosswalk.emu.protect.attack_kinds import CR0_WRITTEN, CR4_WRITTEN, EFER_WRITTEN
+from crosswalk.emu.protect.events import GuestEvent, describe_event, same_event
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
 from crosswalk.emu.protect.kernel.facts import GuestState
 from crosswalk.emu.protect.kernel.monitored import MonitoredKernel
@@ -15,11 +17,20 @@ from crosswalk.emu.protect.kernel.rules import Cause, Grants
 from crosswalk.emu.protect.permissions import Permissions
 from crosswalk.emu.protect.pins import PINNED, cleared
 from crosswalk.guest.monitor.commands import REGISTERS
-from crosswalk.walker.architecture import CR3, EFER, MSR
+from crosswalk.walker.access import Access
+from crosswalk.walker.architecture import CR3, EFER, MSR, RFlags
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME
+from crosswalk.walker.nested import (
+    EptCapability,
+    EptContext,
+    EptViolation,
+    NestedContext,
+    translate_nested,
+)
 from crosswalk.walker.nested.outcome import Qualification
+from crosswalk.walker.protection.policy import TableKind
 
 __all__ = ["EptProtection", "EptRefusal", "exit_words"]
 
@@ -57,13 +68,21 @@ class EptProtection(Enforcement):
     """The host of a kernel that runs under a monitor, from where it is now on.
 
     `kernel` is what `guest` runs. Before `enforce` nothing is withheld. `refusal` is the last exit
-    that was refused.
+    that was refused. Each EPT violation is predicted by the nested walk, its exit qualification
+    included: `unlike` tells those that came otherwise.
     """
 
     def __init__(self, guest: MonitoredKernel, kernel: KernelImage) -> None:
         super().__init__(guest.memory, kernel, guest.tables)
         self.guest = guest
         self.refusal: EptRefusal | None = None
+        self.unlike: list[str] = []
+        self._ept = EptContext(
+            eptp=guest.tables.eptp(accessed_dirty=True),
+            mbec=self.kind is TableKind.EPT_MBEC,
+            maxphyaddr=guest.maxphyaddr,
+            capabilities=EptCapability(guest.vmx.capabilities.ept_vpid & sum(EptCapability)),
+        )
         self._kept: Mapping[str, int] = {}
         self.suspend()
 
@@ -164,6 +183,10 @@ class EptProtection(Enforcement):
 
     def _on_violation(self, left: Exit) -> str:
         """Handle an EPT violation; return why it is refused, or nothing."""
+        predicted, observed = self._predicted(left), _violation(left)
+        if not same_event(predicted, observed):
+            said = "none" if predicted is None else describe_event(predicted)
+            self.unlike.append(f"{describe_event(observed)} at RIP {left.rip:#x}, predicted {said}")
         frame, made = left.gpa // FRAME, left.qualification
         write, fetch = bool(made & Qualification.WRITE), bool(made & Qualification.FETCH)
         walk = made & Qualification.GLA_VALID and not made & Qualification.PAGE
@@ -174,6 +197,14 @@ class EptProtection(Enforcement):
         if left.idt_vectoring & _VALID:  # An event was being delivered: it still is to be.
             self.guest.vmx.set(_event_again(left))
         return ""
+
+    def _predicted(self, left: Exit) -> GuestEvent | None:
+        """Return what the nested walk makes of the access that left the guest."""
+        context = NestedContext(self.context, self._ept)
+        ac = bool(left.rflags & RFlags.AC)
+        access = Access(left.gla, violation_result(_violation(left)).access, left.cpl, ac)
+        outcome = translate_nested(self.guest.system, context, access)
+        return replace(outcome, entries=()) if isinstance(outcome, EptViolation) else None
 
     def _on_written(self, left: Exit) -> str:
         """Carry out the write to a register; return why it is refused, or nothing."""
@@ -203,6 +234,10 @@ class EptProtection(Enforcement):
             pinned = sum(PINNED[name].values()) & kept.get(name, 0)
             guest.vmx.set({mask: pinned | forced, shadow: kept.get(name, 0)})
         guest.intercept(MSR.EFER, write=True, on=bool(kept))
+
+
+def _violation(left: Exit) -> EptViolation:
+    return EptViolation(left.qualification, left.gpa, left.gla)
 
 
 def _event_again(left: Exit) -> dict[Field, int]:

@@ -24,6 +24,12 @@ def ept_checks(boot: EptBoot) -> Iterator[Check]:
         yield Check(f"{text}; stopped by {boot.refusal}", holds=False)
         return
     yield Check(text, accounted == faults)
+    others = f"; {boot.unlike[0]}" if boot.unlike else ""
+    yield Check(
+        "each of them, and of those of attacks, as the nested walk predicts it, exit qualification "
+        f"included{others}",
+        not boot.unlike,
+    )
     yield from enforced_checks(boot)
 
 

@@ -30,7 +30,8 @@ class EptBoot(Enforced):
     ends there. `early` and `late` are the host's seconds from the entry to where protection begins,
     and from there to idle; `ticks` what the machine's time-stamp counter had advanced by until
     then: Bochs counts instructions, those of the monitor too. `user_code` is the number of frames
-    that users were granted execution of.
+    that users were granted execution of. `unlike` tells the EPT violations, until idle and in
+    attacks, that the nested walk didn't predict.
     """
 
     kind: TableKind
@@ -40,6 +41,7 @@ class EptBoot(Enforced):
     late: float
     ticks: int
     user_code: int
+    unlike: tuple[str, ...]
 
 
 def require_point(point: Point) -> None:
@@ -109,6 +111,7 @@ def run_under_ept(
         late=late,
         ticks=ticks,
         user_code=count(host.user_code),
+        unlike=tuple(host.unlike),
         **fields_of(enforced),
     )
 

@@ -134,8 +134,8 @@ class MonitoredKernel:
     """A kernel that is about to begin at its entry, in `size` bytes of RAM under nested tables.
 
     The parameters are those of `Boot`; `kind` is that of `tables`, which grant everything.
-    `console` is what it has sent, `memory` its RAM. `left` is the last exit; `maxphyaddr` the width
-    of its CPU's physical addresses, in bits.
+    `console` is what it has sent, `memory` its RAM, `system` the machine's. `left` is the last
+    exit; `maxphyaddr` the width of its CPU's physical addresses, in bits.
 
     Raises `BadInput` where the machine hasn't so much RAM, or its CPU lacks what is needed.
     """
@@ -188,6 +188,7 @@ class MonitoredKernel:
         )
         self.vmx.set_registers(rsi=ZERO_PAGE)
         self.memory = self.vmx.memory(BASE, size)
+        self.system = self.vmx.memory(0, self._bitmaps + _BITMAPS)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Exit | None:
         """Run until an exit that is no device's, or until `stop` holds after a byte was sent.

@@ -128,7 +128,7 @@ def test_under_ept_a_kernel_runs_in_bochs(run, tiny, bochs3, monkeypatch):
     ran = run("protect", "--kernel", tiny, *AT, *where, "--json")
     document = ran.document
     assert 0 == ran.status
-    assert (5, 5, 0) == tuple(document[name] for name in ("probes", "agreements", "divergences"))
+    assert (6, 6, 0) == tuple(document[name] for name in ("probes", "agreements", "divergences"))
     assert "ept-mbec" == document["tables"]
     assert document["machine"].startswith("Bochs 3")
     assert {"patched": 1} == document["nested_faults"]
