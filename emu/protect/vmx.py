@@ -269,29 +269,25 @@ class EptGuest:
 
     @contextmanager
     def patched(self, at: int, frames: NDArray[np.intp], data: NDArray[np.uint8]) -> Iterator[None]:
-        """Have `data` at an offset of these frames meanwhile."""
+        """Have `data` at an offset of these frames meanwhile; after an error, until `restore`."""
         rows = data.view(np.uint64)
         addresses = [BASE + frame * FRAME + at for frame in frames.tolist()]
         size = rows.shape[1]
         kept = self.monitor.perform(*(commands.read(place, size) for place in addresses))
         self._put(addresses, rows)
         self._dirty[frames] = True
-        try:
-            yield
-        finally:
-            self._put(addresses, [answer.payload for answer in kept])
+        yield
+        self._put(addresses, [answer.payload for answer in kept])
 
     @contextmanager
     def preserved(self, pa: int, size: int) -> Iterator[None]:
-        """Put this RAM back, at the end, to what it is now; 2 MiB at most."""
+        """Put this RAM back, but after an error, to what it is now; 2 MiB at most."""
         if size > _SCRATCH_SIZE:
             raise CrosswalkError(f"no room to preserve {size:#x} bytes")
         self.monitor.perform(commands.copy(BASE + pa, _SCRATCH, size // 8))
-        try:
-            yield
-        finally:
-            self.monitor.perform(commands.copy(_SCRATCH, BASE + pa, size // 8))
-            self._touch(pa, size)
+        yield
+        self.monitor.perform(commands.copy(_SCRATCH, BASE + pa, size // 8))
+        self._touch(pa, size)
 
     def save(self) -> _Saved:
         """Save the state; there is room for one."""
