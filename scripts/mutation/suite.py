@@ -28,6 +28,10 @@ _TESTED = {
     "nested.ept_bulk": _EPT[:1],
     "nested.second_level": ("nested/test_second_level",),
     "nested.violations": _EPT[1:],
+    "nested.formats": ("nested/test_formats",),
+    "nested.image": ("nested/test_image",),
+    "protection.attributes": ("protection/test_attributes",),
+    "protection.enforcers": ("protection/test_enforcers",),
 }
 TESTED = tuple(_TESTED)
 """The modules whose answers the emulated CPU can't be asked for; what they say, tests judge."""

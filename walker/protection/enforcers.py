@@ -58,7 +58,7 @@ def beyond(protection: Protection) -> tuple[Beyond, ...]:
 def _beyond(enforcer: Enforcer, protection: Protection) -> Beyond:
     mapped = protection.rights != 0
     rights, size = protection.rights[mapped], protection.size[mapped]
-    granted = _expanded()[enforcer.granted[protection.wanted[mapped]]]
+    granted = _rights_of(enforcer.granted[protection.wanted[mapped]])
     pairs = rights.astype(np.uint16) << 6 | granted
     changed = {
         (Rights(int(pair) >> 6), Rights(int(pair) & 63)): int(size[pairs == pair].sum())
@@ -72,12 +72,12 @@ def _beyond(enforcer: Enforcer, protection: Protection) -> Beyond:
     )
 
 
-def _expanded() -> NDArray[np.uint8]:
-    """Return the `Rights` that each `Use` leaves, as uint8[16]."""
-    return np.array(
-        [sum(rights for each, rights in _RIGHTS_OF.items() if use & each) for use in range(16)],
-        np.uint8,
-    )
+def _rights_of(granted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the `Rights` that each `Use` leaves."""
+    found = np.zeros_like(granted)
+    for use, rights in _RIGHTS_OF.items():
+        found[granted & use != 0] |= np.uint8(rights)
+    return found
 
 
 def _gmet() -> NDArray[np.uint8]:

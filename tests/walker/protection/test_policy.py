@@ -242,3 +242,24 @@ def test_write_protection_that_wp_does_not_enforce_protects_nothing():
 def test_the_alias_that_writes_counts():
     tables = PageTables().map(0, 0x5000, P).map(KIB4, 0x5000, P | RW | XD)
     assert [(0x5000, 0x6000, 7)] == listed(tables, [(0x5000, KIB4)])
+
+
+@pytest.mark.parametrize("use", range(16))
+def test_a_page_list_executes_where_any_privilege_level_does(use):
+    expected = (R if use & 1 else R & 0) | (W if use & 2 else R & 0) | (X if use & 12 else R & 0)
+    assert expected == policy.permission_of(use)
+
+
+@KINDS
+def test_tables_are_given_ranges_in_the_rights_of_their_kind(kind):
+    every = [Rights.SUPERVISOR_READ | Rights(each << 1) for each in (0, 1, 2, 3)]
+    every += [each | Rights.USER_READ | Rights.USER_EXECUTE for each in every]
+    frames = handmade(*((at * KIB4, KIB4, rights) for at, rights in enumerate(every)))
+    protection = protect(frames, [(0, 9 * KIB4)], kind)
+    ranges = list(protection.for_tables(kind))
+    assert {Use if kind == TableKind.EPT_MBEC else Permission} == {type(it) for *_, it in ranges}
+    said = {pa: it for start, size, it in ranges for pa in range(start, start + size, KIB4)}
+    granted = protection.granted.tolist()
+    expected = granted if kind == TableKind.EPT_MBEC else map(policy.permission_of, granted)
+    starts = zip(protection.start.tolist(), protection.size.tolist(), expected, strict=True)
+    assert said == {pa: it for at, size, it in starts for pa in range(at, at + size, KIB4)}
