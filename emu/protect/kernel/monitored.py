@@ -154,6 +154,7 @@ class MonitoredKernel:
         frames = _TABLES_ABOVE + -(-size // (2 * MIB))
         tables = BASE + 2 * size
         self._bitmaps = tables + frames * FRAME
+        cpu = enter_vmx(monitor)
         if not monitor.greeting.free(BASE, self._bitmaps + _BITMAPS - BASE):
             raise BadInput(f"{monitor.name}: no RAM for a guest with {size >> 20} MiB (--ram)")
         self.monitor, self.size = monitor, size
@@ -173,7 +174,6 @@ class MonitoredKernel:
         self._saved = False
         monitor.write(tables, words)
         self._write_bitmaps()
-        cpu = enter_vmx(monitor)
         (leaf,) = monitor.perform(commands.cpuid((0x8000_0008, 0)))
         self.maxphyaddr = leaf.words[0] & 0xFF
         # What VMX forces is set for the guest to see: no bit of these registers is the host's.
