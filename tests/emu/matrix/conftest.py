@@ -1,5 +1,0 @@
-"""Machines for tests of the matrix: those of the tests of judges."""
-
-from tests.emu.judges.conftest import qemu
-
-__all__ = ["qemu"]
