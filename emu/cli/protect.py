@@ -83,7 +83,7 @@ def _protect_source(options: argparse.Namespace) -> int:
         write_list(options, frames, memory)
         return joint_status(1 if violated else 0, report_beside(options, expected, remark))
     if options.beyond:
-        record, lines = _beyond(followed, frames)
+        record, lines = _beyond(followed, frames, started)
     else:
         summary = summarise(memory, spaces.walked, frames, kind)
         record = protection_summary_record(summary, time.perf_counter() - started)
@@ -103,11 +103,14 @@ def _protect_source(options: argparse.Namespace) -> int:
     return 1 if violated or status == 1 else joint_status(followed.nothing_found(options), status)
 
 
-def _beyond(followed: Followed, frames: Frames) -> tuple[dict[str, Any], Iterator[str]]:
+def _beyond(
+    followed: Followed, frames: Frames, started: float
+) -> tuple[dict[str, Any], Iterator[str]]:
     """Return what each way of enforcing rights grants beyond them: a record, and lines of text."""
     protection = protect(frames, followed.source.memory.ranges)
     found = beyond(protection)
-    return beyond_record(protection, found), beyond_lines(protection, found)
+    record = beyond_record(protection, found, time.perf_counter() - started)
+    return record, beyond_lines(protection, found)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from crosswalk.emu.report.protection import nobody_asked
 from crosswalk.emu.report.text import size_text
 from crosswalk.walker.protection.enforcers import Beyond
 from crosswalk.walker.protection.policy import Protection
@@ -30,9 +31,12 @@ def beyond_lines(protection: Protection, found: Sequence[Beyond]) -> Iterator[st
         yield f"  {each.enforcer:<{_NAME}}{sizes}"
 
 
-def beyond_record(protection: Protection, found: Sequence[Beyond]) -> dict[str, Any]:
+def beyond_record(
+    protection: Protection, found: Sequence[Beyond], seconds: float
+) -> dict[str, Any]:
     """Return the same for machines, sizes in bytes; with the rights now and as granted."""
     return {
+        **nobody_asked(seconds),
         "ram": int(protection.size.sum()),
         "mapped": _mapped(protection),
         "enforcers": [

@@ -23,6 +23,7 @@ from crosswalk.walker.rights import Rights, rwx
 __all__ = [
     "NO_FRAME",
     "ProtectionJson",
+    "nobody_asked",
     "protection_record",
     "protection_summary_record",
     "summary_lines",
@@ -102,13 +103,7 @@ def protection_record(
 def protection_summary_record(summary: Summary, seconds: float) -> dict[str, Any]:
     """Return the summary as `protect SOURCE --json` prints it; nothing is probed for it."""
     return {
-        "probes": 0,
-        "agreements": 0,
-        "divergences": 0,
-        "known_divergences": 0,
-        "seconds": round(seconds, 3),
-        "predicted_only": {},
-        "not_asked": {},
+        **nobody_asked(seconds),
         "kind": str(summary.kind),
         "ram": summary.ram,
         "unmapped": summary.unmapped,
@@ -133,6 +128,19 @@ def protection_summary_record(summary: Summary, seconds: float) -> dict[str, Any
             ]
             for kind, beyond in summary.beyond.items()
         },
+    }
+
+
+def nobody_asked(seconds: float) -> dict[str, Any]:
+    """Return what each summary for machines begins with, where nothing was probed for it."""
+    return {
+        "probes": 0,
+        "agreements": 0,
+        "divergences": 0,
+        "known_divergences": 0,
+        "seconds": round(seconds, 3),
+        "predicted_only": {},
+        "not_asked": {},
     }
 
 

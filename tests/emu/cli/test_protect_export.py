@@ -224,6 +224,7 @@ def test_what_each_kind_grants_beyond_is_a_line_of_a_table(run, frames):
 def test_what_each_kind_grants_beyond_is_there_for_machines(run, small_case):
     # At 0xa000 both execute, without SMEP; at 0x9000 the supervisor alone.
     record = run("protect", small_case, "--beyond", "--json").document
+    assert [0] * 4 == list(record.values())[:4]
     by_name = {each["name"]: each for each in record["enforcers"]}
     assert (0x1_0000, 0x1000) == (record["ram"], by_name["npt"]["beyond"]["user_execute"])
     changed = {
