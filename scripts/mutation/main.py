@@ -3,13 +3,20 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from crosswalk.emu.workers.pool import Pool, in_order
 from scripts.mutation.explained import load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.mutants import ROOT, Mutant, constants_of, mutants_of, path_of
-from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
+from scripts.mutation.pairs import (
+    EPT_MODULES,
+    KeptJudged,
+    kept_judged,
+    kept_pairs,
+    killed_in_guest_mode,
+    killed_under_ept,
+)
 from scripts.mutation.product import lines_of_both, noticed_by
 from scripts.mutation.shared import DATA, SHARED
 from scripts.mutation.suite import MODULES, NESTED, TESTED, fails_tests
@@ -26,12 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--module", choices=_ALL, action="append", help="only this (all)")
     parser.add_argument("--shared", action="store_true", help="only what both sides run")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="one mutant of N (1)")
+    parser.add_argument(
+        "--with", dest="judge", metavar="J", help="ask this about EPT, too: bochs[:PATH]"
+    )
     parser.add_argument("--json", action="store_true", help="print one document as JSON")
     options = parser.parse_args(arguments)
     if options.every < 1 or options.jobs < 1:
         parser.error("--every and --jobs are at least 1")
     modules = options.module or (SHARED if options.shared else _ALL)
-    tally = judge_all(modules, options.seed, options.jobs, options.every, shared=options.shared)
+    tally = judge_all(
+        modules,
+        options.seed,
+        options.jobs,
+        options.every,
+        shared=options.shared,
+        judge=options.judge,
+    )
     if options.json:
         write_json(tally)
     else:
@@ -40,7 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def judge_all(
-    modules: Sequence[str], seed: int, jobs: int, every: int = 1, *, shared: bool = False
+    modules: Sequence[str],
+    seed: int,
+    jobs: int,
+    every: int = 1,
+    *,
+    shared: bool = False,
+    judge: str | None = None,
 ) -> Tally:
     """Make the mutants of these modules, one of `every`, and see which are noticed.
 
@@ -48,13 +71,15 @@ def judge_all(
 
     What the prediction and the observation both run is for the product's own commands to judge, and
     for nothing else: a survivor there is something both get wrong in one way. The rest is for the
-    CPU's answers to a sample, where they tell, and then for tests; of `TESTED` no CPU tells.
+    CPU's answers to a sample, where they tell, and then for tests; of `TESTED` no CPU tells,
+    but of EPT the machine that `judge` names.
     """
     began = time.monotonic()
     named = [module for module in modules if module in SHARED]
     lines = lines_of_both(named) if named else set()
-    ruling = set() if shared else set(modules) & set(MODULES)
-    taken = samples(seed) if ruling - {NESTED} else []
+    ruling = set() if shared else set(modules) & _judged_by_cpus(judge)
+    taken = samples(seed) if ruling - set(EPT_MODULES) else []
+    under_ept = _kept_under_ept(ruling, seed, judge)
     kept = kept_pairs(seed) if NESTED in ruling else []
     both, others, told = [], [], []
     for module in modules:
@@ -72,8 +97,9 @@ def judge_all(
     mutants = [*both, *others, *told]
 
     def noticed(mutant: Mutant) -> bool:
-        if mutant.module == NESTED:
-            return killed_in_guest_mode(mutant, kept)
+        if mutant.module in EPT_MODULES:
+            amd = mutant.module == NESTED and killed_in_guest_mode(mutant, kept)
+            return amd or killed_under_ept(mutant, under_ept)
         return killed(mutant, taken)
 
     agreed = _alive(jobs, both, lambda each: noticed_by(each) is not None, "by the product")
@@ -91,6 +117,17 @@ def judge_all(
         unfounded(table, mutants, survivors) if every == 1 else [],
         time.monotonic() - began,
     )
+
+
+def _judged_by_cpus(judge: str | None) -> set[str]:
+    """Return the modules that state rules of which a CPU can be asked."""
+    return {*MODULES, *(EPT_MODULES if judge is not None else ())}
+
+
+def _kept_under_ept(ruling: Collection[str], seed: int, judge: str | None) -> list[KeptJudged]:
+    """Return what the machine answered under EPT, where mutants of that are to be judged."""
+    asked = judge is not None and not set(EPT_MODULES).isdisjoint(ruling)
+    return kept_judged(judge, seed) if judge is not None and asked else []
 
 
 def _alive(

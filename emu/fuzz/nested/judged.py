@@ -17,13 +17,14 @@ __all__ = ["JudgedPair", "judge_pair", "judged_pairs", "pair_of"]
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """A pair of layouts, what a machine said, and the verdict on it.
+    """A pair of layouts, what a machine said of the accesses that were `made`, and the verdict.
 
     The machine is known not to survive `verdict.fatal`. Those of them that were made are `proved`;
     `survived` are those that it survived all the same.
     """
 
     number: int
+    made: tuple[Access, ...]
     said: NestedJudged
     verdict: NestedVerdict
     proved: int
@@ -71,6 +72,7 @@ def judge_pair(judge: NestedJudge, pair: Pair, proofs: int) -> JudgedPair:
     )
     return JudgedPair(
         pair.number,
+        tuple(made),
         said,
         replace(verdict, fatal=(*verdict.fatal, *left)),
         len(verdict.fatal) + len(survived),

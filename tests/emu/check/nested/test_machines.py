@@ -266,17 +266,8 @@ def test_random_pairs_in_machines_agree_and_wrong_walkers_do_not(machines, table
 
 def contradicts(result, who, predict):
     said = result.said
-    accesses = pair_of(
-        TableKind.EPT_MBEC if said.context.ept.mbec else TableKind.EPT, 2, result.number, 40
-    ).accesses
-    kept = [each for each in accesses if each not in result.verdict.fatal]
-    if len(kept) != len(said.answers):
-        return False
-    return bool(
-        check_answers(
-            said.memory, said.context, kept, said.answers, who, predict=predict, shows=said.shows
-        ).divergences
-    )
+    asked = said.memory, said.context, result.made, said.answers, who
+    return bool(check_answers(*asked, predict=predict, shows=said.shows).divergences)
 
 
 @pytest.mark.slow
