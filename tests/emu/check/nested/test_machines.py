@@ -6,7 +6,7 @@ hand.
 
 from collections import Counter
 from dataclasses import replace
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 
 import pytest
@@ -24,7 +24,11 @@ from crosswalk.walker.access import Access
 from crosswalk.walker.nested.outcome import EptViolation
 from crosswalk.walker.nested.translate import nested_outcomes
 from crosswalk.walker.protection.policy import TableKind
-from tests.emu.check.nested.ept_planted_bugs import WRONG, WRONG_WITH_MBEC
+from tests.emu.check.nested.ept_planted_bugs import (
+    WRONG,
+    WRONG_WITH_MBEC,
+    WRONG_WITHOUT_MBEC,
+)
 from tests.emu.check.nested.two_stages_ept import ALL, PS, WB, XU, R, TwoEptStages, X
 from tests.emu.probe.nested.two_stages import GUEST, HOST, PAGE, SHIFT, TwoStages
 from tests.tables import EXECUTE, OPEN, READ, RW, WRITE, A, D, P
@@ -265,16 +269,49 @@ def test_random_pairs_in_machines_agree_and_wrong_walkers_do_not(machines, table
 
 
 def contradicts(result, who, predict):
+    """Whether a walker that says something else than the right one is told so by the answers."""
     said = result.said
-    asked = said.memory, said.context, result.made, said.answers, who
-    return bool(check_answers(*asked, predict=predict, shows=said.shows).divergences)
+    for access, answer in zip(result.made, said.answers, strict=True):
+        asked = said.memory, said.context
+        if predict(*asked, access) != nested_outcomes(*asked, access):
+            about = *asked, [access], [answer], who
+            if check_answers(*about, predict=predict, shows=said.shows).divergences:
+                return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def thousands(machines):
+    """Judges pairs of a kind of tables, once: who was asked, and the results."""
+
+    @cache
+    def judged(tables):
+        judge = machines(tables)
+        found = list(judged_pairs(judge, tables, 1, range(64), 60))
+        return kind_of(judge.name, judge.version), found
+
+    return judged
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tables", TableKind)
-def test_thousands_of_accesses_in_machines_agree(machines, tables):
-    found = list(judged_pairs(machines(tables), tables, 3, range(40), 100))
-    assert [()] * 40 == [each.verdict.divergences for each in found]
-    assert [()] * 40 == [each.verdict.ended for each in found]
+def test_thousands_of_accesses_in_machines_agree(thousands, tables):
+    _, found = thousands(tables)
+    assert [()] * 64 == [each.verdict.divergences for each in found]
+    assert [()] * 64 == [each.verdict.ended for each in found]
     counts = sum((Counter(each.verdict.counts) for each in found), Counter())
     assert set(kinds_of(found[0].said.context)) == set(counts)
+
+
+@pytest.mark.slow
+def test_what_bochs_answers_catches_every_wrong_walker_of_ept(thousands):
+    ept, mbec = thousands(TableKind.EPT), thousands(TableKind.EPT_MBEC)
+    own = ((WRONG, (ept, mbec)), (WRONG_WITH_MBEC, (mbec,)), (WRONG_WITHOUT_MBEC, (ept,)))
+    for wrong, asked in own:
+        caught = {
+            name
+            for name in wrong
+            for who, found in asked
+            if any(contradicts(each, who, wrong[name]) for each in found)
+        }
+        assert set(wrong) == caught
