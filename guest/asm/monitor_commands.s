@@ -34,16 +34,46 @@ do_fill:
     mov rdi, rbx
     jmp done
 
-# COPY: source, target, words
+# COPY: source, target, words. Eight words at a time: an emulator's TLB may have one place for both
+# pages, and lose it to the other with each access.
 do_copy:
     cmp ecx, 3
     jne bad_payload
-    mov rbx, rdi
+    push rdi
     mov rdi, [rsi + 8]
     mov rcx, [rsi + 16]
     mov rsi, [rsi]
+    mov rax, rdi
+    sub rax, rsi
+    cmp rax, 64
+    jb copy_rest                # what is written is read again
+next_eight:
+    sub rcx, 8
+    jb fewer_than_eight
+    mov rax, [rsi]
+    mov rbx, [rsi + 8]
+    mov rdx, [rsi + 16]
+    mov r8, [rsi + 24]
+    mov r9, [rsi + 32]
+    mov r10, [rsi + 40]
+    mov r11, [rsi + 48]
+    mov r14, [rsi + 56]
+    mov [rdi], rax
+    mov [rdi + 8], rbx
+    mov [rdi + 16], rdx
+    mov [rdi + 24], r8
+    mov [rdi + 32], r9
+    mov [rdi + 40], r10
+    mov [rdi + 48], r11
+    mov [rdi + 56], r14
+    add rsi, 64
+    add rdi, 64
+    jmp next_eight
+fewer_than_eight:
+    add rcx, 8
+copy_rest:
     rep movsq
-    mov rdi, rbx
+    pop rdi
     jmp done
 
 # COMPARE: left, right, words, most. Answers how many words differ; number, left and right of the
@@ -63,8 +93,26 @@ do_compare:
     xor edx, edx
     mov [rbx], rdx
 next_compared:
-    cmp rdx, r10
-    jae done
+    mov rax, r10
+    sub rax, rdx
+    jbe done
+    cmp rax, 4
+    jb compare_one
+    mov rax, [r8 + rdx * 8]     # four words at a time, as above
+    mov rcx, [r8 + rdx * 8 + 8]
+    mov rsi, [r8 + rdx * 8 + 16]
+    mov r14, [r8 + rdx * 8 + 24]
+    cmp rax, [r9 + rdx * 8]
+    jne compare_one
+    cmp rcx, [r9 + rdx * 8 + 8]
+    jne compare_one
+    cmp rsi, [r9 + rdx * 8 + 16]
+    jne compare_one
+    cmp r14, [r9 + rdx * 8 + 24]
+    jne compare_one
+    add rdx, 4
+    jmp next_compared
+compare_one:
     mov rax, [r8 + rdx * 8]
     cmp rax, [r9 + rdx * 8]
     jne differs
@@ -111,6 +159,25 @@ next_part:
     mov rcx, [r9 + 16]
     add r9, 24
 go_on_in_part:
+    cmp rcx, 4
+    jb look_closely
+    mov rax, [rsi]              # four words at a time, as above
+    mov rdx, [rsi + 8]
+    mov r14, [rsi + 16]
+    mov r15, [rsi + 24]
+    cmp rax, [rdi]
+    jne look_closely
+    cmp rdx, [rdi + 8]
+    jne look_closely
+    cmp r14, [rdi + 16]
+    jne look_closely
+    cmp r15, [rdi + 24]
+    jne look_closely
+    add rsi, 32
+    add rdi, 32
+    sub rcx, 4
+    jmp go_on_in_part
+look_closely:
     jrcxz next_part
     repe cmpsq
     je next_part
@@ -127,6 +194,7 @@ unlisted:
     mov [rdi - 8], rax
     jmp go_on_in_part
 restored:
+    mov r15, [rbp + D_RECORD]
     mov rdi, r10
     jmp done
 

@@ -130,6 +130,46 @@ def test_memory_is_restored_with_what_had_changed():
     assert ([2, LOW + 8, 1], WORDS) == (restored.words, left.words)
 
 
+OTHER = LOW + 0x1000
+
+
+@pytest.mark.parametrize("size", range(20))
+def test_memory_of_any_size_is_copied_compared_and_restored(size):
+    words = [0x100 + at for at in range(24)]
+    changed = sorted({0, size // 2, size - 1} & set(range(size)))
+    answers = answers_to(
+        commands.write(LOW, words),
+        commands.fill(OTHER, 24),
+        commands.copy(LOW, OTHER, size),
+        commands.read(OTHER, 24),
+        commands.compare(LOW, OTHER, size, 4),
+        commands.store([(LOW + 8 * at, at) for at in changed]),
+        commands.compare(LOW, OTHER, size, 4),
+        Command(Op.RESTORE, [4, LOW, OTHER, size]),
+        commands.read(LOW, 24),
+    )
+    copied, same, _, differing, restored, left = (each.words for each in answers[3:])
+    assert [*words[:size], *[0] * (24 - size)] == copied
+    assert [0] == same
+    assert [len(changed), *(x for at in changed for x in (at, at, words[at]))] == differing
+    assert [len(changed), *(x for at in changed for x in (LOW + 8 * at, at))] == restored
+    assert words == left
+
+
+@pytest.mark.parametrize("distance", [-9, -8, -1, 0, 1, 7, 8, 9])
+def test_memory_that_overlaps_is_copied_from_the_first_word_up(distance):
+    words = list(range(1, 49))
+    start = 12
+    for at in range(20):
+        words[start + distance + at] = words[start + at]
+    *_, copied = answers_to(
+        commands.write(LOW, list(range(1, 49))),
+        commands.copy(LOW + 8 * start, LOW + 8 * (start + distance), 20),
+        commands.read(LOW, 48),
+    )
+    assert words == copied.words
+
+
 def test_registers_of_the_guest_are_kept():
     values = list(range(100, 100 + len(REGISTERS)))
     *_, kept = answers_to(commands.set_registers(values), commands.get_registers())
