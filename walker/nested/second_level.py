@@ -85,9 +85,7 @@ class EptTables(SecondLevel):
     def malformed(self, level: int, entries: U64, *, leaf: bool) -> NDArray[np.bool_]:
         """Return which of these present entries are EPT misconfigurations, bool[n]."""
         wrong = self._wrong[level].take(_low_bytes(entries))
-        reserved = self._reserved[level, leaf]
-        if np.bitwise_or.reduce(entries) & reserved:
-            wrong |= (entries & reserved) != 0
+        wrong |= (entries & self._reserved[level, leaf]) != 0
         return wrong
 
     def _wrong_bytes(self, level: int) -> NDArray[np.bool_]:
@@ -179,10 +177,13 @@ def _use_of(grant: int) -> Use:
 
 def _trapped_use_of(grant: int) -> Use:
     """Return the same under GMET: a user's page is no code of the supervisor's."""
-    found = Use.READ | (Use.WRITE if grant & Grant.WRITE else Use(0))
+    found = Use.READ
+    if grant & Grant.WRITE:
+        found |= Use.WRITE
     if grant & Grant.EXECUTE:
         found |= Use.USER_EXECUTE
-        found |= Use(0) if grant & Grant.USER else Use.SUPERVISOR_EXECUTE
+        if not grant & Grant.USER:
+            found |= Use.SUPERVISOR_EXECUTE
     return found
 
 
