@@ -196,9 +196,6 @@ class Guest:
         self.cpu.load()
         return _Saved(self, self.ram.words.copy(), self.cpu.snapshot())
 
-    def close(self) -> None:
-        """Nothing has to be given back."""
-
     def _set_registers(self) -> None:
         context, write = self.booted.context, self.engine.reg_write
         write(x86.UC_X86_REG_CR4, context.cr4 & ~CR4.PKE)

@@ -34,11 +34,6 @@ class Pinned(Protocol):
         """Pin the bits that are set now."""
         ...
 
-    @property
-    def names(self) -> dict[str, list[str]]:
-        """The names of the bits that are pinned, by register."""
-        ...
-
 
 class Saved(Protocol):
     """A state of the guest, its RAM and its CPU, that it can be put back to."""
@@ -145,8 +140,4 @@ class GuestMachine(Protocol):
 
     def save(self) -> Saved:
         """Save the state, to be restored any number of times."""
-        ...
-
-    def close(self) -> None:
-        """Give back what it took."""
         ...

@@ -128,14 +128,9 @@ class _Pins:
         """Return the pinned bits of a register."""
         return sum(PINNED[name].values()) & self._kept.get(name, 0)
 
-    @property
-    def names(self) -> dict[str, list[str]]:
-        """The names of the bits that are pinned, by register."""
-        return {name: cleared(name, self._kept.get(name, 0), 0) for name in PINNED}
-
 
 class EptGuest:
-    """The guest on a monitor's CPU, under an EPT of this kind; a `GuestMachine`, to be closed.
+    """The guest on a monitor's CPU, under an EPT of this kind; a `GuestMachine`.
 
     The CPU delivers the INT by which user code ends, to a HLT. Other exceptions are exits, and
     events. RAM that differs from what was saved is known by the D bits of the EPT, which bit 6 of
@@ -314,10 +309,6 @@ class EptGuest:
         self._control.update(control)
         self._vmx.set({Field.CR3: control["cr3"]})
         self._set_control()
-
-    def close(self) -> None:
-        """End the machine."""
-        self.monitor.close()
 
     def _own_state(self) -> dict[Field, int]:
         return {
