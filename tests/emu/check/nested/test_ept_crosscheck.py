@@ -45,7 +45,7 @@ def asked(made):
 
 
 def divergences(asked, predict):
-    """Yield the divergences of accesses of which a walker says something else than the right one."""
+    """Yield the divergences where a walker says something else than the right one."""
     for pair, access, observed, right in asked:
         where = pair.memory, pair.context
         if predict(*where, access) != right:
