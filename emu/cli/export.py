@@ -18,11 +18,11 @@ from crosswalk.emu.judges.booted import NO_PLACE
 from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.composites import CompiledComposites
 from crosswalk.emu.judges.exported import ExportedImage, images_of, tag_of
-from crosswalk.emu.judges.iso import make_iso, require_iso_tools
 from crosswalk.emu.judges.judge import Question
 from crosswalk.emu.judges.parts import Compiled
 from crosswalk.emu.judges.sequences import CompiledSequence
 from crosswalk.emu.judges.ways import Ram
+from crosswalk.emu.machines.iso import make_iso, require_iso_tools
 from crosswalk.emu.probe.composites import NAMES
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.emu.report.text import access_text, count_text

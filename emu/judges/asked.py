@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.judges.judge import Reason, Unjudged
 from crosswalk.emu.judges.lending import Loan
-from crosswalk.emu.judges.machine import CpuWish
 from crosswalk.emu.judges.markers import markers
 from crosswalk.emu.judges.ways import Ram, Tables, frames_of
+from crosswalk.emu.machines.machine import CpuWish
 from crosswalk.emu.probe.control import CR4_PKE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, Control
 from crosswalk.emu.probe.paths import PagingFormat, distinct
 from crosswalk.guest.boot.image import Place

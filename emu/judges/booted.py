@@ -27,10 +27,10 @@ from crosswalk.emu.judges.judge import (
     Unjudged,
     unheard,
 )
-from crosswalk.emu.judges.machine import CpuWish, Machine, Printed
 from crosswalk.emu.judges.parts import Compiled
 from crosswalk.emu.judges.sequences import CompiledSequence, wish_of_sequence
 from crosswalk.emu.judges.ways import Ram
+from crosswalk.emu.machines.machine import CpuWish, Machine, Printed
 from crosswalk.emu.probe.composites import Composites
 from crosswalk.guest.boot.image import Place, boot_image, digest_of, size_bound, size_of
 from crosswalk.guest.boot.log import NoRecords, read_log

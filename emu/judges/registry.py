@@ -3,15 +3,15 @@
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
-from crosswalk.emu.judges.bochs import Bochs
 from crosswalk.emu.judges.booted import BootedJudge
 from crosswalk.emu.judges.judge import Judge
 from crosswalk.emu.judges.logged import LoggedJudge
-from crosswalk.emu.judges.machine import Machine
-from crosswalk.emu.judges.outside import Command
-from crosswalk.emu.judges.qemu import Qemu
 from crosswalk.emu.judges.unicorn import UnicornJudge
 from crosswalk.emu.judges.x86isa import X86isa
+from crosswalk.emu.machines.bochs import Bochs
+from crosswalk.emu.machines.machine import Machine
+from crosswalk.emu.machines.outside import Command
+from crosswalk.emu.machines.qemu import Qemu
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import printable
 

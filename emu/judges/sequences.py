@@ -28,10 +28,10 @@ from crosswalk.emu.judges.asked import (
 from crosswalk.emu.judges.compiling import OPS
 from crosswalk.emu.judges.judge import ELSEWHERE, JudgedSequence, Reason, Unjudged
 from crosswalk.emu.judges.lending import Loan
-from crosswalk.emu.judges.machine import CpuWish
 from crosswalk.emu.judges.markers import fetch_number, fetch_word
 from crosswalk.emu.judges.parts import NO_SLOT
 from crosswalk.emu.judges.ways import Ram
+from crosswalk.emu.machines.machine import CpuWish
 from crosswalk.emu.probe.control import ADDRESS, CR4_PKE, Control
 from crosswalk.emu.probe.paths import PagingFormat, format_of
 from crosswalk.guest.boot.programs import CpuFacts, Op, Program, ProgramResult, StepResult

@@ -4,10 +4,10 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Protocol
 
-from crosswalk.emu.judges.bochs import Bochs
-from crosswalk.emu.judges.iso import make_iso
-from crosswalk.emu.judges.machine import ANY_CPU, CpuWish
-from crosswalk.emu.judges.qemu import Qemu
+from crosswalk.emu.machines.bochs import Bochs
+from crosswalk.emu.machines.iso import make_iso
+from crosswalk.emu.machines.machine import ANY_CPU, CpuWish
+from crosswalk.emu.machines.qemu import Qemu
 from crosswalk.guest.monitor.image import DISK_SECTORS
 
 __all__ = ["BochsHost", "HostMachine", "QemuHost"]

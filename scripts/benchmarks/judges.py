@@ -26,10 +26,10 @@ from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.emu.fuzz.generate.shares import Share
 from crosswalk.emu.judges.asked import Registers
 from crosswalk.emu.judges.booted import BootedJudge
-from crosswalk.emu.judges.iso import judges_folder
 from crosswalk.emu.judges.judge import Judge, Question
-from crosswalk.emu.judges.machine import ANY_CPU, CpuWish, Machine, Printed
 from crosswalk.emu.judges.registry import open_judge, open_machine
+from crosswalk.emu.machines.iso import judges_folder
+from crosswalk.emu.machines.machine import ANY_CPU, CpuWish, Machine, Printed
 from crosswalk.guest.boot.image import Place, boot_image
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses

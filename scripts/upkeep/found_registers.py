@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crosswalk.emu.judges.machine import Machine
+from crosswalk.emu.machines.machine import Machine
 from crosswalk.guest.boot.image import Place, boot_image, digest_of
 from crosswalk.guest.boot.log import read_log
 from crosswalk.guest.boot.programs import Op, Program, Run, Step

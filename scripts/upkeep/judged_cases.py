@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from crosswalk.emu.check.judged import kind_of
-from crosswalk.emu.judges.iso import judges_folder, require_iso_tools
-from crosswalk.emu.judges.qemu import require_kvm
+from crosswalk.emu.machines.iso import judges_folder, require_iso_tools
+from crosswalk.emu.machines.qemu import require_kvm
 from crosswalk.emu.report.known_page import Columns, known_page
 from crosswalk.walker.errors import BadInput
 

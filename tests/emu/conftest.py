@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from crosswalk.emu.fuzz import executor
-from crosswalk.emu.judges.iso import judges_folder, require_iso_tools
 from crosswalk.emu.load.guest import boot
+from crosswalk.emu.machines.iso import judges_folder, require_iso_tools
 from crosswalk.guest.builder import build_image
 from crosswalk.walker.errors import BadInput
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from crosswalk.emu.judges.iso import judges_folder
+from crosswalk.emu.machines.iso import judges_folder
 from tests.emu.load.linux.distribution_kernels import CLOUD, ROOT
 from tests.emu.load.linux.kernels import vmlinux
 from tests.processes import until

@@ -1,10 +1,10 @@
 """`crosswalk nested --with`: the machines whose virtualisation can be asked, by name."""
 
-from crosswalk.emu.judges.machine import CpuWish
 from crosswalk.emu.judges.nested.judge import OWN_FRAMES, NestedJudge
 from crosswalk.emu.judges.nested.svm import Svm
 from crosswalk.emu.judges.nested.vmx import Vmx
 from crosswalk.emu.judges.registry import parted
+from crosswalk.emu.machines.machine import CpuWish
 from crosswalk.emu.monitor.machines import BochsHost, QemuHost
 from crosswalk.walker.control import Vendor
 from crosswalk.walker.errors import BadInput

@@ -10,9 +10,9 @@ from crosswalk.emu.judges import booted
 from crosswalk.emu.judges.booted import BootedJudge
 from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.judge import Interrupted, Question, Reason, Unjudged
-from crosswalk.emu.judges.machine import Printed
 from crosswalk.emu.judges.registry import open_machine
 from crosswalk.emu.judges.ways import Ram
+from crosswalk.emu.machines.machine import Printed
 from crosswalk.guest.boot import log
 from crosswalk.guest.boot.image import Output, Place, size_bound, size_of
 from crosswalk.walker.access import AccessType

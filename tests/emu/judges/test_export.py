@@ -12,9 +12,9 @@ from crosswalk.emu.cli import main
 from crosswalk.emu.judges import exported as exported_module
 from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.exported import images_of, tag_of
-from crosswalk.emu.judges.iso import judges_folder
 from crosswalk.emu.judges.judge import Question
 from crosswalk.emu.judges.ways import Ram
+from crosswalk.emu.machines.iso import judges_folder
 from crosswalk.guest.boot import image as image_module
 from crosswalk.guest.boot import log, places
 from crosswalk.guest.boot.image import Output, size_of

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.emu.judges import qemu as qemu_module
-from crosswalk.emu.judges.iso import make_iso
-from crosswalk.emu.judges.machine import CpuWish
+from crosswalk.emu.machines import qemu as qemu_module
 from crosswalk.emu.judges.registry import open_machine, short_names
+from crosswalk.emu.machines.iso import make_iso
+from crosswalk.emu.machines.machine import CpuWish
 from crosswalk.emu.workers.command import run_command
 from crosswalk.emu.workers.process import fork
 from crosswalk.emu.workers.sandbox import Limits

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.judges.machine import CpuWish
 from crosswalk.emu.judges.registry import open_machine
+from crosswalk.emu.machines.machine import CpuWish
 from crosswalk.guest.boot.image import Output, Place, boot_image, digest_of, results_of, size_of
 from crosswalk.guest.boot.log import MOST_STRAYS, read_log
 from crosswalk.guest.boot.programs import Op, Program, Run, Step, StepResult

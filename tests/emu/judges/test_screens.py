@@ -9,7 +9,7 @@ from importlib import resources
 
 import pytest
 
-from crosswalk.emu.judges.iso import judges_folder, make_iso
+from crosswalk.emu.machines.iso import judges_folder, make_iso
 from crosswalk.guest.boot.image import Output, Place, boot_image, digest_of
 from crosswalk.guest.boot.log import read_logs
 from crosswalk.guest.boot.programs import Run

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from crosswalk.emu.check.judged import Status, access_verdicts
-from crosswalk.emu.judges.iso import judges_folder
 from crosswalk.emu.judges.judge import Question, Unjudged
 from crosswalk.emu.judges.registry import open_judge
+from crosswalk.emu.machines.iso import judges_folder
 from crosswalk.walker import SparseWords
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.control import CR4, EFER, Vendor

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosswalk.emu.judges.machine import CpuWish
+from crosswalk.emu.machines.machine import CpuWish
 from crosswalk.emu.monitor.machines import BochsHost
 from crosswalk.emu.monitor.monitor import PLACE, CommandFailed, Monitor, MonitorEnded
 from crosswalk.emu.workers import sandbox

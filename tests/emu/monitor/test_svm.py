@@ -2,7 +2,7 @@
 
 import pytest
 
-from crosswalk.emu.judges.machine import CpuWish
+from crosswalk.emu.machines.machine import CpuWish
 from crosswalk.emu.monitor.machines import QemuHost
 from crosswalk.emu.monitor.monitor import CommandFailed, Monitor
 from crosswalk.emu.monitor.svm import SvmExit, Vmcb, VmcbSegment, svm_on, vmcb_words

@@ -7,10 +7,10 @@ import pytest
 
 from crosswalk.emu.check.nested import allowed_by
 from crosswalk.emu.judges.judge import Reason, Unjudged
-from crosswalk.emu.judges.machine import CpuWish
 from crosswalk.emu.judges.nested.judge import OWN_FRAMES, NestedJudge
 from crosswalk.emu.judges.nested.svm import Svm
 from crosswalk.emu.judges.nested.vmx import Vmx
+from crosswalk.emu.machines.machine import CpuWish
 from crosswalk.emu.monitor.machines import BochsHost, QemuHost
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.architecture import EFER

@@ -5,7 +5,7 @@ import shlex
 import tempfile
 from pathlib import Path
 
-from crosswalk.emu.judges.machine import ANY_CPU, CpuWish, Printed
+from crosswalk.emu.machines.machine import ANY_CPU, CpuWish, Printed
 from crosswalk.emu.workers.command import run_command
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.guest.boot.image import Output, results_of

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from crosswalk.emu.judges.machine import ANY_CPU, CpuWish, Printed
+from crosswalk.emu.machines.machine import ANY_CPU, CpuWish, Printed
 from crosswalk.emu.workers.command import Ran, run_command
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.guest.boot.image import Output, Results, results_of

@@ -1,0 +1,1 @@
+"""Machines: what boots an image, in a process of its own."""
