@@ -35,6 +35,7 @@ SHARED = (
     "nested.outcome",
     "outcome",
     "rights",
+    "second_level",
     "tlb.steps",
 )
 """The modules of the walker that both import, held to the graph by a test."""
