@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.emu.machines import qemu as qemu_module
 from crosswalk.emu.judges.registry import open_machine, short_names
+from crosswalk.emu.machines import qemu as qemu_module
 from crosswalk.emu.machines.iso import make_iso
 from crosswalk.emu.machines.machine import CpuWish
 from crosswalk.emu.workers.command import run_command
