@@ -9,7 +9,6 @@ import struct
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from functools import cache
-from hashlib import sha256
 from importlib import resources
 
 from crosswalk.guest.assembler import assemble
@@ -128,7 +127,6 @@ def monitor_image(
     _put(image, places.HEAD, _head(base, loaded, size), PAGE)
     if commands is not None:
         image += commands.astype("<u8").tobytes()
-    image[_SAYS + 32 : _SAYS + 64] = sha256(image).digest()
     return bytes(image)
 
 
@@ -159,7 +157,6 @@ def _data(base: int, transport: Transport, commands: U64 | None, answers: int) -
     size = size_of(commands, answers)
     first = base + size - _up(answers)
     values = {
-        "D_BASE": base,
         "D_TRANSPORT": int(transport),
         "D_COMMANDS": base + places.FIXED,
         "D_COMMAND_WORDS": 0 if commands is None else len(commands),
@@ -181,7 +178,6 @@ _REGISTER_NAMES = tuple(
     f"D_{'GUEST_' if name in {'rsp', 'cr2'} else ''}{name.upper()}" for name in REGISTERS
 )
 _NAMES = (
-    "D_BASE",
     "D_INFO",
     "D_TRANSPORT",
     "D_COMMANDS",
