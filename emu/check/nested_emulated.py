@@ -1,7 +1,8 @@
-"""A walk in two dimensions by the manual, or as the emulated CPU is known to make it instead.
+"""A walk in two dimensions by the manual, or as a machine is known to make it instead.
 
-Written independently of the walker, in the order of the CPU's steps, to predict what the emulator
-does, above all where it crashes, and to distinguish a departure from an error of the walker.
+Written independently of the walker, in the order of the CPU's steps, to predict what a machine
+does, above all where it crashes, and to distinguish a departure from an error of the walker. The
+EPT beneath a guest is in `crosswalk.emu.check.nested_ept`.
 
 Source: AMD APM vol. 2, "Nested Paging"; "Long-Mode Page Translation" for the entries;
 "Page-Protection Checks" for rights.

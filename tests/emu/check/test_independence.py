@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.emu.check import emulated, emulated_rules
+from crosswalk.emu.check import emulated, emulated_rules, nested_ept
 
 TAKEN = {
     "crosswalk.walker.access": {"AccessType"},
@@ -33,7 +33,19 @@ READ = {
 """What it may read of a context: raw registers and features."""
 
 
-def taken(source):
+EPT_TAKEN = {
+    "crosswalk.emu.check.nested_deviations": {"Deviation"},
+    "crosswalk.emu.check.nested_words": {"Refused", "Words"},
+    "crosswalk.walker.access": {"Access", "AccessType"},
+    "crosswalk.walker.nested.context": {"EptCapability", "EptContext"},
+    "crosswalk.walker.nested.outcome": {"EptMisconfiguration", "EptViolation"},
+    "crosswalk.walker.rights": {"Grant"},
+}
+EPT_READ = {"eptp", "mbec", "maxphyaddr", "capabilities"}
+"""The same of the second statement of EPT."""
+
+
+def taken(source, may_take=TAKEN, may_read=READ):
     """What a module takes beyond that, and reads of a context, as text."""
     found = []
     for node in ast.walk(ast.parse(source)):
@@ -43,16 +55,27 @@ def taken(source):
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             if module.split(".")[0] == "crosswalk":
-                allowed = TAKEN.get(module, set())
+                allowed = may_take.get(module, set())
                 found += [f"{module}.{it.name}" for it in node.names if it.name not in allowed]
-        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "context":
-            found += [] if node.attr in READ else [f"context.{node.attr}"]
+        elif isinstance(node, ast.Attribute) and "context" in (
+            getattr(node.value, "id", ""),
+            getattr(node.value, "attr", ""),
+        ):
+            found += [] if node.attr in may_read else [f"context.{node.attr}"]
     return found
 
 
 @pytest.mark.parametrize("module", [emulated, emulated_rules], ids=lambda each: each.__name__)
 def test_the_second_walk_takes_types_and_memory_alone(module):
     assert [] == taken(Path(module.__file__).read_text(encoding="utf-8"))
+
+
+def test_the_second_statement_of_ept_takes_types_and_memory_alone():
+    source = Path(nested_ept.__file__).read_text(encoding="utf-8")
+    assert [] == taken(source, EPT_TAKEN, EPT_READ)
+    planted = "from crosswalk.walker.nested.ept import misconfigured\nself.context.levels\n"
+    wrong = {"crosswalk.walker.nested.ept.misconfigured", "context.levels"}
+    assert wrong == set(taken(planted, EPT_TAKEN, EPT_READ))
 
 
 @pytest.mark.parametrize(
