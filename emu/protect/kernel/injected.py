@@ -66,7 +66,9 @@ def _symbols(memory: PhysicalMemory, frames: AttackFrames) -> dict[str, int]:
     for base, mapped in ((IMAGE, image), (DIRECT, direct)):
         for name, pa in mapped.items():
             symbols[f"{name}_ENTRY"] = DIRECT + _entry(memory, frames.root, base + pa)
-    symbols["TEXT_IMAGE_ENTRY"] = DIRECT + _entry(memory, frames.root, IMAGE + frames.text)
+    # Other code than the image's isn't mapped with it.
+    if leaf := find_leaf(memory, frames.root, IMAGE + frames.text):
+        symbols["TEXT_IMAGE_ENTRY"] = DIRECT + leaf.entry
     symbols["USER_ENTRY"] = DIRECT + frames.root + 8 * (frames.user >> 39)  # of the root
     handler = IMAGE + frames.site + FRAME - 1
     low = handler & 0xFFFF | _KERNEL_CODE << 16 | _INTERRUPT_GATE << 32
