@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from crosswalk.emu.check.departures import FATAL, PANIC, UNICORN, Departure, Scope, departures
 from crosswalk.emu.check.judged import kind_of
 from crosswalk.emu.check.nested import EPT_KINDS, KINDS
-from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
+from crosswalk.emu.cli.output import (
+    command_line,
+    command_text,
+    emit,
+    print_verdict,
+    progress,
+    remark,
+)
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.emu.fuzz.nested.campaign import PairCrash, PairResult, pair_results
 from crosswalk.emu.fuzz.nested.judged import JudgedPair, judged_pairs
@@ -178,7 +185,7 @@ def _report(
     findings = list(_findings(result, options, most))
     again = _again(options, result.number)
     for lines in findings[: max(0, most)]:
-        show(f"pair {result.number} of seed {options.seed}; reproduce: crosswalk nested {again}")
+        show(f"pair {result.number} of seed {options.seed}; reproduce: {again}")
         for line in lines:
             show(line)
     return len(findings)
@@ -206,11 +213,12 @@ def _findings(result: Result, options: argparse.Namespace, most: int) -> Iterato
 
 
 def _again(options: argparse.Namespace, number: int) -> str:
-    """Return the options that check one pair again."""
-    tables = "" if options.tables == TableKind.NPT else f"--tables {options.tables} "
-    judge = "" if options.judge is None else f"--with {options.judge} "
-    seed = f"--seed {options.seed} --accesses {options.accesses} --pair {number}"
-    return f"{tables}{judge}{seed}"
+    """Return the command that checks one pair again."""
+    tables = [] if options.tables == TableKind.NPT else ["--tables", options.tables]
+    judge = [] if options.judge is None else ["--with", options.judge]
+    numbers = {"--seed": options.seed, "--accesses": options.accesses, "--pair": number}
+    given = [word for name, value in numbers.items() for word in (name, str(value))]
+    return command_line(["crosswalk", "nested", *tables, *judge, *given])
 
 
 def _record(total: _Sum, seconds: float) -> dict[str, object]:
