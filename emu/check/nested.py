@@ -416,14 +416,6 @@ def is_fatal(memory: PhysicalMemory, context: NestedContext, access: Access, who
     return bool(ending) and not emulated_outcomes(memory, context, access, all_of_them)
 
 
-def _departing(
-    memory: PhysicalMemory, context: NestedContext, access: Access, who: str
-) -> Iterator[tuple[NestedOutcome, ...]]:
-    """Yield the outcomes that any of `who`'s departures lead to, together or alone."""
-    for some in _subsets(who):
-        yield emulated_outcomes(memory, context, access, _together(some))
-
-
 def kinds_of(context: NestedContext) -> tuple[str, ...]:
     """Return the kinds of outcome that there are under these tables."""
     return EPT_KINDS if isinstance(context.host, EptContext) else KINDS

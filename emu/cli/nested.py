@@ -265,7 +265,8 @@ def _print(total: _Sum, seconds: float, version: str) -> None:
             known = count_text(total.known[entry.id], "known emulator divergence")
             print(f"{known}, {entry.id}: {entry.differs}")
     fatal = total.fatal_departure
-    if fatal is not None:
+    # Of the emulated CPU it is always said.
+    if fatal is not None and (fatal is FATAL or total.fatal or total.proved):
         print(
             f"{total.fatal:,} accesses not made, {fatal.id}: {fatal.differs} "
             f"{total.proved - total.survived:,} of {total.proved:,} tried did."

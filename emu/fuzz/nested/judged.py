@@ -57,24 +57,30 @@ def judged_pairs(
 def judge_pair(judge: NestedJudge, pair: Pair, proofs: int) -> JudgedPair:
     """Put a pair to a machine; make so many accesses at most that it is known not to survive."""
     who = kind_of(judge.name, judge.version)
-    fatal = [each for each in pair.accesses if is_fatal(pair.memory, pair.context, each, who)]
-    proving, left = fatal[:proofs], fatal[proofs:]
-    made = [each for each in pair.accesses if each not in left]
+    # By place: an access may have been drawn more than once.
+    fatal = [
+        at
+        for at, access in enumerate(pair.accesses)
+        if is_fatal(pair.memory, pair.context, access, who)
+    ]
+    left = fatal[proofs:]
+    places = [at for at in range(len(pair.accesses)) if at not in left]
+    made = [pair.accesses[at] for at in places]
     question = NestedQuestion(pair.memory, pair.context, made, pair.tables, ENTRY_SLOTS)
     (said,) = judge.ask([question])
     verdict = check_answers(said.memory, said.context, made, said.answers, who, shows=said.shows)
-    answers = dict(zip(made, said.answers, strict=True))
     survived = tuple(
-        each
-        for each in proving
+        access
+        for at, access, answer in zip(places, made, said.answers, strict=True)
         # With the judge's marks in memory, a walk may end otherwise.
-        if not _ended(answers[each]) and is_fatal(said.memory, said.context, each, who)
+        if at in fatal and not _ended(answer) and is_fatal(said.memory, said.context, access, who)
     )
+    unmade = tuple(pair.accesses[at] for at in left)
     return JudgedPair(
         pair.number,
         tuple(made),
         said,
-        replace(verdict, fatal=(*verdict.fatal, *left)),
+        replace(verdict, fatal=(*verdict.fatal, *unmade)),
         len(verdict.fatal) + len(survived),
         survived,
     )

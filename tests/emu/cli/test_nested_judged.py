@@ -37,6 +37,7 @@ def test_a_machine_s_known_departures_are_named_and_no_agreements(judged):
     assert "ept-user-execute-in-bit-13: Under mode-based execute control" in done.out
     assert lines[-2].startswith("verdict: agreement")
     assert "known divergences: " in lines[-2]
+    assert "accesses not made" not in done.out
     assert f"reproduce: crosswalk {' '.join(FEW)}" == lines[-1]
 
 

@@ -59,6 +59,18 @@ def test_one_of_those_that_it_does_not_survive_is_made():
     assert not set(fatal) & set(again.asked)
 
 
+def test_one_that_was_drawn_twice_is_made_once():
+    pair = pair_of(TableKind.EPT, 0, FATAL, 1)
+    twice = replace(pair, accesses=pair.accesses * 2)
+    judge = SimulatedJudge()
+    result = judge_pair(judge, twice, 1)
+    assert list(pair.accesses) == judge.asked
+    assert (pair.accesses * 2, 1) == (result.verdict.fatal, result.proved)
+    survivor = SimulatedJudge(deviations=BOCHS)
+    result = judge_pair(survivor, twice, 1)
+    assert (pair.accesses, pair.accesses) == (result.survived, result.verdict.fatal)
+
+
 def test_only_the_first_of_all_pairs_is_made():
     judge = SimulatedJudge()
     found = list(judged_pairs(judge, TableKind.EPT, 0, [FATAL, FATAL], 1))
