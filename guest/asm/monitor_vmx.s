@@ -141,6 +141,7 @@ vm_failed:
     pop r8
     lea rbp, [rip + in_long]
     sub rbp, P_CODE
+    mov rsp, [rbp + D_RSP]      # it may have failed in a subroutine
     mov r12, [rbp + D_COMMAND]
     mov r13, [rbp + D_BATCH_END]
     mov r15, [rbp + D_RECORD]

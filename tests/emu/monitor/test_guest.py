@@ -53,11 +53,6 @@ def monitor(bochs3):
         yield opened
 
 
-@pytest.fixture
-def cpu(monitor):
-    return enter_vmx(monitor)
-
-
 class Made:
     """A guest whose first 2 MiB are mapped to themselves for user and supervisor, 4 KiB each."""
 
