@@ -12,11 +12,13 @@ from crosswalk.emu.monitor.vmx import (
     REASON_FAILED_ENTRY,
     Capabilities,
     Controls,
+    ExitReason,
     Field,
     reason_name,
 )
 from crosswalk.guest.monitor import commands
 from crosswalk.guest.monitor.commands import KEPT, REGISTERS, Command, RunFlag
+from crosswalk.walker.architecture import MSR
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, U64, WORDS
@@ -28,6 +30,9 @@ _BUSY_TSS, _CODE64, _DATA = 0x8B, 0xA09B, 0xC093
 _TSS_LIMIT = 0x67
 _DR7, _NO_LINK = 0x400, (1 << 64) - 1
 _PAT = 0x0007_0406_0007_0406
+_LOW = 0xFFFF_FFFF
+_NOT_TO_REGISTER = 3
+"""Of the access that a control register's exit was for: 0 is MOV to it."""
 
 
 def capabilities(monitor: Monitor) -> Capabilities:
@@ -196,6 +201,21 @@ class Exit:
         """
         return self.event & 0xFF if self.event >> 31 & 1 else None
 
+    @property
+    def written_register(self) -> tuple[str, int]:
+        """The register whose write was the exit, "cr0" to "cr8" or "efer", and the value.
+
+        No name for another exit, and for CLTS and LMSW.
+
+        Source: Intel SDM vol. 3C, "Basic VM-Exit Information".
+        """
+        if self.reason == ExitReason.WRMSR and self.register("rcx") & _LOW == MSR.EFER:
+            return "efer", (self.register("rdx") & _LOW) << 32 | self.register("rax") & _LOW
+        number, how, general = (self.qualification >> at & 0xF for at in (0, 4, 8))
+        if self.reason != ExitReason.CONTROL_REGISTER or how & _NOT_TO_REGISTER:
+            return "", 0
+        return f"cr{number}", self.register(REGISTERS[general])
+
     def register(self, name: str) -> int:
         """Return a register of `REGISTERS` by its name, in lower case; RSP is that of the VMCS."""
         return self.rsp if name == "rsp" else self.registers[REGISTERS.index(name)]
@@ -244,8 +264,8 @@ class VmxGuest:
 
     def get(self, *wanted: Field) -> list[int]:
         """Return fields of the VMCS, with what was set."""
-        read, *_ = reversed(self.monitor.perform(*self._prepared(), commands.read_fields(wanted)))
-        return read.words
+        asked = [*self._prepared(), commands.read_fields(wanted)]
+        return self.monitor.perform(*asked)[-1].words
 
     def set_registers(self, **values: int) -> None:
         """Set general registers, or `cr2`, by their names in lower case; of RSP the VMCS' field."""
@@ -376,7 +396,6 @@ class GuestMemory:
 
     def _fetch(self, addresses: Iterable[int]) -> None:
         missing = sorted({each for each in addresses if each not in self._frames})
-        asked: list[Command] = []
         spans: list[tuple[int, int]] = []
         for address in missing:
             if spans and address == sum(spans[-1]) and spans[-1][1] < _SPAN:

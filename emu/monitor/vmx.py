@@ -23,6 +23,7 @@ __all__ = [
     "Pin",
     "Primary",
     "Secondary",
+    "msr_bit",
     "reason_name",
 ]
 
@@ -263,6 +264,15 @@ def reason_name(reason: int) -> str:
         return ExitReason(reason).name
     except ValueError:
         return f"exit {reason}"
+
+
+def msr_bit(number: int, *, write: bool) -> tuple[int, int]:
+    """Return where an MSR is in an MSR bitmap: the byte, and the bit's value.
+
+    Source: Intel SDM vol. 3C, "MSR-Bitmap Address".
+    """
+    high = 0x400 * (number >= 0xC000_0000)
+    return 0x800 * write + high + (number & 0x1FFF) // 8, 1 << (number & 7)
 
 
 CAPABILITY_MSRS = {

@@ -18,6 +18,7 @@ from crosswalk.emu.monitor.vmx import (
     Field,
     Primary,
     Secondary,
+    msr_bit,
     reason_name,
 )
 from crosswalk.emu.protect.agent import USER_LEFT
@@ -34,7 +35,7 @@ from crosswalk.emu.protect.permissions import Bools, FrameTables
 from crosswalk.emu.protect.pins import PINNED, cleared
 from crosswalk.guest import places
 from crosswalk.guest.monitor import commands
-from crosswalk.guest.monitor.commands import KEPT, REGISTERS, RunFlag
+from crosswalk.guest.monitor.commands import KEPT, RunFlag
 from crosswalk.walker.access import Access
 from crosswalk.walker.architecture import CR4, EFER, MIB, MSR, Vector
 from crosswalk.walker.context import PagingContext, Vendor
@@ -75,9 +76,6 @@ _FOR_USER = 0xEE00
 """Of a gate: present, DPL 3, an interrupt gate."""
 _STACK_TOP = places.KERNEL + places.STACK + places.STACK_PAGES * FRAME
 
-_EFER_WRITES = 0xC00 + (MSR.EFER & 0x1FFF) // 8, 1 << (MSR.EFER & 7)
-"""Byte and bit of the MSR bitmap (Intel SDM vol. 3C, "MSR-Bitmap Address")."""
-_CONTROL_REGISTERS = {0, 4}
 _WRITTEN = {"cr0": CR0_WRITTEN, "cr4": CR4_WRITTEN, "efer": EFER_WRITTEN}
 _ERROR_CODE_VALID = 1 << 11
 _LOW = 0xFFFF_FFFF
@@ -185,7 +183,7 @@ class EptGuest:
 
     def enter(self) -> None:
         """Have the guest be under its nested tables, and writes of EFER be exits."""
-        byte, bit = _EFER_WRITES
+        byte, bit = msr_bit(MSR.EFER, write=True)
         bitmap = np.zeros(FRAME, np.uint8)
         bitmap[byte] |= bit
         self.monitor.write(MSR_BITMAP, bitmap.view(np.uint64))
@@ -384,8 +382,8 @@ class EptGuest:
             rax, rbx = ended.register("rax"), ended.register("rbx")
             self._vmx.set_registers(rax=self.hypercall(rax, rbx, ended.cpl))
         else:
-            name, value = _written(ended)
-            if not name or cleared(name, self.pins.kept.get(name, 0), value):
+            name, value = ended.written_register
+            if name not in _WRITTEN or cleared(name, self.pins.kept.get(name, 0), value):
                 return False
             if name == "efer":
                 value = value & ~EFER.LMA | self._control["efer"] & EFER.LMA
@@ -424,22 +422,6 @@ def _at_kernel(rip: int) -> dict[Field, int]:
     }
 
 
-def _written(ended: Exit) -> tuple[str, int]:
-    """Return the name of the control register whose write was an exit, and the value.
-
-    No name for another exit, and for CLTS and LMSW.
-
-    Source: Intel SDM vol. 3C, "Basic VM-Exit Information".
-    """
-    if ended.reason == ExitReason.WRMSR and ended.register("rcx") & _LOW == MSR.EFER:
-        value = (ended.register("rdx") & _LOW) << 32 | ended.register("rax") & _LOW
-        return "efer", value
-    number, how, general = (ended.qualification >> at & 0xF for at in (0, 4, 8))
-    if ended.reason != ExitReason.CONTROL_REGISTER or how & 3 or number not in _CONTROL_REGISTERS:
-        return "", 0
-    return f"cr{number}", ended.register(REGISTERS[general])
-
-
 def _event_of(ended: Exit) -> GuestEvent:
     """Return the event that an exit is.
 
@@ -455,5 +437,5 @@ def _event_of(ended: Exit) -> GuestEvent:
         return Fault(
             ended.vector, error_code, ended.qualification if ended.vector == Vector.PF else 0
         )
-    name, _ = _written(ended)
+    name, _ = ended.written_register
     return VmExit(_WRITTEN.get(name) or reason_name(ended.reason))

@@ -16,7 +16,6 @@ from crosswalk.emu.protect.kernel.monitored import MonitoredKernel
 from crosswalk.emu.protect.kernel.rules import Cause, Grants
 from crosswalk.emu.protect.permissions import Permissions
 from crosswalk.emu.protect.pins import PINNED, cleared
-from crosswalk.guest.monitor.commands import REGISTERS
 from crosswalk.walker.access import Access
 from crosswalk.walker.architecture import CR3, EFER, MSR, RFlags
 from crosswalk.walker.context import PagingContext
@@ -40,7 +39,6 @@ _FIELDS = {
     "cr0": (Field.CR0, Field.CR0_MASK, Field.CR0_SHADOW),
     "cr4": (Field.CR4, Field.CR4_MASK, Field.CR4_SHADOW),
 }
-_LOW = 0xFFFF_FFFF
 _VALID, _WITH_ERROR_CODE = 1 << 31, 1 << 11
 _UNDEFINED = 1 << 12  # Of what is read of an event; of what is written it has to be clear.
 
@@ -60,7 +58,7 @@ class EptRefusal:
 
 def exit_words(left: Exit) -> str:
     """Return what exited, in a few words: the register that was written, or the exit reason."""
-    name, _ = _written(left)
+    name, _ = left.written_register
     return _WRITTEN.get(name) or reason_name(left.reason)
 
 
@@ -208,7 +206,7 @@ class EptProtection(Enforcement):
 
     def _on_written(self, left: Exit) -> str:
         """Carry out the write to a register; return why it is refused, or nothing."""
-        name, value = _written(left)
+        name, value = left.written_register
         if lost := cleared(name, self._kept.get(name, 0) if self.pins else 0, value):
             return f"it would clear {name.upper()}.{', '.join(lost)} by {value:#x}"
         self.guest.skip(left)
@@ -252,19 +250,3 @@ def _event_again(left: Exit) -> dict[Field, int]:
     if left.idt_vectoring & _WITH_ERROR_CODE:
         found[Field.ENTRY_EVENT_ERROR] = left.idt_vectoring_error
     return found
-
-
-def _written(left: Exit) -> tuple[str, int]:
-    """Return the name of the control register whose write was an exit, and the value.
-
-    No name for another exit, and for CLTS and LMSW.
-
-    Source: Intel SDM vol. 3C, "Basic VM-Exit Information".
-    """
-    if left.reason == ExitReason.WRMSR and left.register("rcx") & _LOW == MSR.EFER:
-        return "efer", (left.register("rdx") & _LOW) << 32 | left.register("rax") & _LOW
-    number, how, general = (left.qualification >> at & 0xF for at in (0, 4, 8))
-    name = f"cr{number}"
-    if left.reason != ExitReason.CONTROL_REGISTER or how & 3 or name not in _WRITTEN:
-        return "", 0
-    return name, left.register(REGISTERS[general])

@@ -23,7 +23,7 @@ from crosswalk.emu.load.linux.loader import (
 )
 from crosswalk.emu.monitor.guest import Exit, VmxGuest, enter_vmx, long_mode
 from crosswalk.emu.monitor.monitor import Monitor, MonitorEnded
-from crosswalk.emu.monitor.vmx import Controls, ExitReason, Field, Primary, Secondary
+from crosswalk.emu.monitor.vmx import Controls, ExitReason, Field, Primary, Secondary, msr_bit
 from crosswalk.emu.pc.devices import CMOS_PORTS, PIC_PORTS, PIT_PORTS, RESET_PORT, UART_PORTS
 from crosswalk.emu.protect.permissions import Bools, FrameTables
 from crosswalk.guest.monitor import commands
@@ -35,7 +35,7 @@ from crosswalk.walker.memory import FRAME, U64, WORDS
 from crosswalk.walker.nested import EptEntry
 from crosswalk.walker.protection.policy import TableKind
 
-__all__ = ["BASE", "BOCHS_SETTINGS", "MORE_FIELDS", "MonitoredKernel", "Saved", "msr_bit"]
+__all__ = ["BASE", "BOCHS_SETTINGS", "MORE_FIELDS", "MonitoredKernel", "Saved"]
 
 BASE = 256 * MIB
 """Where guest-physical address 0 lies in the machine."""
@@ -119,15 +119,6 @@ class Saved:
     fields: Mapping[Field, int]
     registers: Mapping[str, int]
     flags: RunFlag
-
-
-def msr_bit(number: int, *, write: bool) -> tuple[int, int]:
-    """Return where an MSR is in an MSR bitmap: the byte, and the bit's value.
-
-    Source: Intel SDM vol. 3C, "MSR-Bitmap Address".
-    """
-    high = 0x400 * (number >= 0xC000_0000)
-    return 0x800 * write + high + (number & 0x1FFF) // 8, 1 << (number & 7)
 
 
 class MonitoredKernel:
