@@ -69,8 +69,12 @@ class NestedTables:
         page1gb: bool = False,
         used: bool = False,
     ) -> None:
-        if words.size == 0 or words.size % WORDS or pa % FRAME or not 0 <= pa < 1 << 52:
-            raise BadInput(f"no whole frames for nested tables: {words.size} words at {pa:#x}")
+        if words.size == 0 or words.size % WORDS:
+            raise BadInput(f"no whole frames for nested tables: {words.size} words")
+        if pa % FRAME:
+            raise BadInput(f"nested tables at {pa:#x}: not a multiple of {FRAME}")
+        if not 0 <= pa <= (1 << 52) - 8 * words.size:
+            raise BadInput(f"nested tables at {pa:#x}: {8 * words.size:,} bytes end past 2^52")
         if offset % FRAME:
             raise BadInput(f"offset {offset:#x} is not a multiple of {FRAME}")
         if levels not in (4, 5):

@@ -172,7 +172,8 @@ def test_attributes_grant_each_frame_of_ram_what_the_policy_does(
             ("--format", "ept", "--output", "x", "--at", "0x100000", "--tables", "npt"),
             "is ept or ept-m",
         ),
-        (("--format", "ept", "--output", "x", "--at", "0x1001"), "no whole frames"),
+        (("--format", "ept", "--output", "x", "--at", "0x1001"), "not a multiple of 4096"),
+        (("--format", "ept", "--output", "x", "--at", "0xffffffffff000"), "end past 2^52"),
         (("--format", "ept", "--output", "x", "--at", "0xd000"), "are the guest's own memory"),
         (
             ("--format", "ept", "--output", "x", "--at", "0x100000", "--offset", "0xff000"),

@@ -215,8 +215,9 @@ def test_a_negative_offset_maps_only_what_it_can():
     [
         (0, PA, {}, "no whole frames"),
         (513, PA, {}, "no whole frames"),
-        (512, PA + 8, {}, "no whole frames"),
-        (512, 1 << 52, {}, "no whole frames"),
+        (512, PA + 8, {}, "not a multiple of 4096"),
+        (512, 1 << 52, {}, "end past 2\\^52"),
+        (1024, (1 << 52) - 4096, {}, "end past 2\\^52"),
         (512, PA, {"offset": 8}, "not a multiple"),
         (512, PA, {"levels": 3}, "4 or 5 levels, not 3"),
     ],
