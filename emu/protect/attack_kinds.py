@@ -44,20 +44,30 @@ from crosswalk.walker.access import AccessType
 from crosswalk.walker.architecture import CR4
 from crosswalk.walker.protection.policy import TableKind
 
-__all__ = ["CR0_WRITTEN", "CR4_WRITTEN", "EFER_WRITTEN", "attacks_for", "expected_under"]
+__all__ = [
+    "CR0_WRITTEN",
+    "CR4_WRITTEN",
+    "EFER_WRITTEN",
+    "EXITS",
+    "ONE_RIGHT",
+    "attacks_for",
+    "expected_under",
+]
 
 CR0_WRITTEN, CR4_WRITTEN, EFER_WRITTEN = "write of CR0", "write of CR4", "WRMSR to EFER"
 """What ends in a VM exit, besides instructions, which are called by their names."""
 
 P, RW, US = Bit.P, Bit.RW, Bit.US
 _ALIAS = places.USER + 2 * PAGE
-_ONE_RIGHT = "one right to execute for all privilege levels (EPT with MBEC has two)"
+ONE_RIGHT = "one right to execute for all privilege levels (EPT with MBEC has two)"
+"""Why what MBEC alone stops isn't stopped by other tables."""
 
-_EXITS: Mapping[int, str] = {
+EXITS: Mapping[int, str] = {
     ExitCode.CR0_WRITE: CR0_WRITTEN,
     ExitCode.CR4_WRITE: CR4_WRITTEN,
     ExitCode.MSR: EFER_WRITTEN,
 }
+"""By the intercepts of SVM, what ends in a VM exit under VMX."""
 
 # The instructions of VMX, with an address of the host's as their operand where they have one.
 _INSTRUCTIONS = tuple(
@@ -144,7 +154,7 @@ def _executions(kind: TableKind) -> tuple[AgentAttack, ...]:
             NotStopped(42),
             "MBEC goes by the address, which is the user's: pinning SMEP is what stops it"
             if kind is TableKind.EPT_MBEC
-            else f"{_ONE_RIGHT}: pinning SMEP is what stops it",
+            else f"{ONE_RIGHT}: pinning SMEP is what stops it",
             pinned=False,
         ),
     )
@@ -154,7 +164,7 @@ def _apart(kind: TableKind, name: str, program: Actions, value: int, gpa: int) -
     """Return a row that only MBEC stops, at an address; else the attack gives a value."""
     if kind is TableKind.EPT_MBEC:
         return Attack(name, program, Violation(gpa, AccessType.EXECUTE))
-    return Attack(name, program, NotStopped(value), _ONE_RIGHT)
+    return Attack(name, program, NotStopped(value), ONE_RIGHT)
 
 
 def attacks_for(kind: TableKind) -> tuple[AgentAttack, ...]:
@@ -177,12 +187,12 @@ def expected_under(kind: TableKind, result: Result) -> Result:
     if isinstance(result, NestedFault):
         return Violation(result.gpa, result.access, result.withheld)
     if isinstance(result, Intercepted):
-        return VmExited(_EXITS[result.code])
+        return VmExited(EXITS[result.code])
     return result
 
 
 def _is_svm(row: AgentAttack) -> bool:
-    return isinstance(row.expected, Intercepted) and row.expected.code not in _EXITS
+    return isinstance(row.expected, Intercepted) and row.expected.code not in EXITS
 
 
 def _under_ept(row: AgentAttack) -> AgentAttack:

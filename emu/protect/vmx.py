@@ -33,19 +33,18 @@ from crosswalk.emu.protect.events import (
 from crosswalk.emu.protect.machine import FRAMES
 from crosswalk.emu.protect.permissions import Bools, FrameTables
 from crosswalk.emu.protect.pins import PINNED, cleared
+from crosswalk.emu.protect.written import copies, note_written, runs, without_flags
 from crosswalk.guest import places
 from crosswalk.guest.monitor import commands
 from crosswalk.guest.monitor.commands import KEPT, RunFlag
 from crosswalk.walker.access import Access
 from crosswalk.walker.architecture import CR4, EFER, MIB, MSR, Vector
 from crosswalk.walker.context import PagingContext, Vendor
-from crosswalk.walker.entry import ADDRESS_FIELD
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME, U64, WORDS
 from crosswalk.walker.nested import (
     EptCapability,
     EptContext,
-    EptEntry,
     EptMisconfiguration,
     EptViolation,
     NestedContext,
@@ -197,8 +196,7 @@ class EptGuest:
 
     def nested_words(self) -> U64:
         """Return the nested tables as the CPU finds them, a copy, without A and D."""
-        found = self.monitor.read(_TABLES, _TABLE_FRAMES * WORDS)
-        return found & ~np.uint64(EptEntry.A | EptEntry.D)
+        return without_flags(self.monitor.read(_TABLES, _TABLE_FRAMES * WORDS))
 
     def predict(self, access: Access) -> GuestEvent | None:
         """Predict an access with the nested walk: the event that ends it, None if it succeeds."""
@@ -293,13 +291,7 @@ class EptGuest:
     def put_back(self, control: Mapping[str, int]) -> None:
         """Put RAM back to what was saved, and the control registers to these."""
         self._note_dirty()
-        edges = np.flatnonzero(np.diff(self._dirty, prepend=False, append=False))
-        self.monitor.perform(
-            *(
-                commands.copy(COPY + low * FRAME, BASE + low * FRAME, (high - low) * FRAME // 8)
-                for low, high in edges.reshape(-1, 2).tolist()
-            )
-        )
+        self.monitor.perform(*copies(self._dirty, COPY, BASE))
         self.flush()
         self._dirty[:] = False
         self.memory.forget()
@@ -330,9 +322,8 @@ class EptGuest:
             commands.fill(_TABLES, _TABLE_FRAMES * WORDS),
         )
         frames = self.booted.ram.words.reshape(-1, WORDS)
-        used = frames.any(axis=1)
-        edges = np.flatnonzero(np.diff(used, prepend=False, append=False))
-        for low, high in edges.reshape(-1, 2).tolist():
+        used = np.asarray(frames.any(axis=1))
+        for low, high in runs(used):
             self.monitor.write(BASE + low * FRAME, frames[low:high].reshape(-1))
         handler = _AGENT + USER_LEFT
         low_word = handler & 0xFFFF | 0x10 << 16 | _FOR_USER << 32 | (handler >> 16 & 0xFFFF) << 48
@@ -341,10 +332,9 @@ class EptGuest:
     def _note_dirty(self) -> None:
         """Take over from the EPT which frames the CPU has written."""
         words = self.monitor.read(_TABLES, _TABLE_FRAMES * WORDS)
-        written = words[words & np.uint64(EptEntry.D) != 0]
-        for entry in written.tolist():
-            size = 2 * MIB if entry & EptEntry.PS else FRAME
-            self._touch((entry & ADDRESS_FIELD & -size) - BASE, size)
+        note_written(self._dirty, words, BASE)
+        self.memory.forget()
+        self._system.forget()
 
     def _touch(self, pa: int, size: int) -> None:
         self._dirty[pa // FRAME : -(-(pa + size) // FRAME)] = True

@@ -4,10 +4,8 @@ The expectations are stated by hand, from the policy and Intel SDM vol. 3C, "EPT
 "Instructions That Cause VM Exits Conditionally".
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.protect.attack import (
     Attack,
     DeliveryRefused,
@@ -18,7 +16,7 @@ from crosswalk.emu.protect.attack import (
     Violation,
     VmExited,
 )
-from crosswalk.emu.protect.attack_kinds import CR0_WRITTEN, CR4_WRITTEN, EFER_WRITTEN
+from crosswalk.emu.protect.attack_kinds import EXITS, ONE_RIGHT
 from crosswalk.emu.protect.kernel.attacks import (
     EXECUTABLE,
     EXECUTE_FREE,
@@ -35,12 +33,6 @@ __all__ = ["KERNEL_RUN_BY_USER", "USER_RUN_BY_KERNEL", "attacks_for"]
 USER_RUN_BY_KERNEL = "execute user code, supervisor alias"
 KERNEL_RUN_BY_USER = "kernel code run by a process"
 
-_EXITS: Mapping[int, str] = {
-    ExitCode.CR0_WRITE: CR0_WRITTEN,
-    ExitCode.CR4_WRITE: CR4_WRITTEN,
-    ExitCode.MSR: EFER_WRITTEN,
-}
-_ONE_RIGHT = "one right to execute for all privilege levels (EPT with MBEC has two)"
 _EVENT_WORD = 8
 """Where the first word of an event's frame is, below a stack 16 bytes into a page."""
 
@@ -147,7 +139,7 @@ def _expected(result: Result, frames: AttackFrames) -> Result:
         case NestedFault(gpa):
             return Violation(gpa, result.access)
         case Intercepted(code):
-            return VmExited(_EXITS[code])
+            return VmExited(EXITS[code])
         case DeliveryRefused():  # The CPU itself delivers exceptions.
             return Violation(frames.text + _EVENT_WORD, AccessType.WRITE)
     return result
@@ -176,7 +168,7 @@ def _executions(frames: AttackFrames, kind: TableKind) -> tuple[Attack[Code], ..
             name,
             Code(does, source, frames.result),
             Violation(gpa, AccessType.EXECUTE) if apart else NotStopped(),
-            "" if apart else _ONE_RIGHT,
+            "" if apart else ONE_RIGHT,
         )
         for name, does, source, gpa in rows
     )

@@ -26,13 +26,12 @@ from crosswalk.emu.monitor.monitor import Monitor, MonitorEnded
 from crosswalk.emu.monitor.vmx import Controls, ExitReason, Field, Primary, Secondary, msr_bit
 from crosswalk.emu.pc.devices import CMOS_PORTS, PIC_PORTS, PIT_PORTS, RESET_PORT, UART_PORTS
 from crosswalk.emu.protect.permissions import Bools, FrameTables
+from crosswalk.emu.protect.written import copies, note_written, runs, without_flags
 from crosswalk.guest.monitor import commands
 from crosswalk.guest.monitor.commands import KEPT, REGISTERS, RunFlag
 from crosswalk.walker.architecture import MIB
-from crosswalk.walker.entry import ADDRESS_FIELD
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.memory import FRAME, U64, WORDS
-from crosswalk.walker.nested import EptEntry
 from crosswalk.walker.protection.policy import TableKind
 
 __all__ = ["BASE", "BOCHS_SETTINGS", "MORE_FIELDS", "MonitoredKernel", "Saved"]
@@ -243,15 +242,7 @@ class MonitoredKernel:
         6 of the EPTP has the CPU do, and those that `write` wrote.
         """
         self._note_dirty()
-        edges = np.flatnonzero(np.diff(self._dirty, prepend=False, append=False))
-        self.monitor.perform(
-            *(
-                commands.copy(
-                    BASE + self.size + low * FRAME, BASE + low * FRAME, (high - low) * WORDS
-                )
-                for low, high in edges.reshape(-1, 2).tolist()
-            )
-        )
+        self.monitor.perform(*copies(self._dirty, BASE + self.size, BASE))
         self._begin_clean()
         self.memory.forget()
         self.vmx.set(saved.fields)
@@ -267,8 +258,7 @@ class MonitoredKernel:
 
     def nested_words(self) -> U64:
         """Return the nested tables as the CPU finds them, a copy, without A and D."""
-        found = self.monitor.read(self.tables.root, len(self.tables.words))
-        return found & ~np.uint64(EptEntry.A | EptEntry.D)
+        return without_flags(self.monitor.read(self.tables.root, len(self.tables.words)))
 
     def intercept(self, msr: int, *, write: bool, on: bool) -> None:
         """Have reads or writes of an MSR exit, or no longer."""
@@ -294,10 +284,7 @@ class MonitoredKernel:
     def _note_dirty(self) -> None:
         """Take over from the EPT which frames the CPU has written."""
         words = self.monitor.read(self.tables.root, len(self.tables.words))
-        for entry in words[words & np.uint64(EptEntry.D) != 0].tolist():
-            size = 2 * MIB if entry & EptEntry.PS else FRAME
-            first = ((entry & ADDRESS_FIELD & -size) - BASE) // FRAME
-            self._dirty[first : first + size // FRAME] = True
+        note_written(self._dirty, words, BASE)
 
     def _begin_clean(self) -> None:
         """Have A and D clear in the whole EPT, and nothing count as written."""
@@ -346,8 +333,7 @@ class MonitoredKernel:
     def _load(self, ram: Ram) -> None:
         self.monitor.perform(commands.fill(BASE, self.size // 8))
         frames = ram.words.reshape(-1, WORDS)
-        edges = np.flatnonzero(np.diff(frames.any(axis=1), prepend=False, append=False))
-        for low, high in edges.reshape(-1, 2).tolist():
+        for low, high in runs(np.asarray(frames.any(axis=1))):
             self.monitor.write(BASE + low * FRAME, frames[low:high].reshape(-1))
 
     def _write_bitmaps(self) -> None:
