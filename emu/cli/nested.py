@@ -272,7 +272,8 @@ def _print(total: _Sum, seconds: float, version: str) -> None:
             f"{total.proved - total.survived:,} of {total.proved:,} tried did."
         )
     for reason, count in sorted(total.not_shown.items()):
-        print(f"{count:,} accesses without an outcome: {reason}")
+        accesses = "access" if count == 1 else "accesses"
+        print(f"{count:,} {accesses} without an outcome: {reason}")
     if total.crashes + total.ended:
         print(f"{total.crashes + total.ended:,} crashes that were not foreseen")
 

@@ -126,10 +126,15 @@ def progress(title: str, done: int = 0, *, lines: bool = False) -> Iterator[Repo
 
         def report(done: int, total: int) -> None:
             speed = bar.tasks[0].speed
-            text = f"{title}, {speed:,.0f} a second" if speed else title
+            text = f"{title}, {_rate_text(speed)}" if speed else title
             bar.update(task, completed=done, total=total, description=text)
 
         yield report
+
+
+def _rate_text(rate: float) -> str:
+    """Return how much is done in a second; in a minute, where it is less than one."""
+    return f"{rate:,.0f} a second" if rate >= 1 else f"{60 * rate:,.0f} a minute"
 
 
 class Pace:
@@ -149,5 +154,5 @@ class Pace:
         left = f", {(total - done) / rate:.0f} s left" if rate else ""
         remark(
             f"{done:,} of {total:,} {self._what} ({100 * done // total} %), "
-            f"{rate:,.0f} a second{left}"
+            f"{_rate_text(rate)}{left}"
         )

@@ -186,6 +186,10 @@ def test_a_line_is_said_now_and_then_with_rate_and_time_left(monkeypatch, capsys
         "3,000 of 10,000 combinations (30 %), 200 a second, 35 s left",
         "5,000 of 10,000 combinations (50 %), 200 a second, 25 s left",
     ] == capsys.readouterr().err.splitlines()
+    slow = output.Pace("pairs", 0)
+    now[0] += 20
+    slow(3, 12)
+    assert "3 of 12 pairs (25 %), 9 a minute, 60 s left\n" == capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def test_a_machine_that_shows_nothing_is_no_agreement(judged):
         done.status,
         done.out.splitlines()[-2],
     )
+    assert "\n120 accesses without an outcome: no RAM there\n" in done.out
 
 
 def test_the_known_are_explained_when_asked_for(judged):
