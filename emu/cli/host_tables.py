@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,7 @@ from crosswalk.emu.report.host_tables import (
     host_unfollowed_lines,
     pointer_name,
 )
-from crosswalk.emu.report.source import (
-    begins_text,
-    excluded_text,
-    memory_text,
-    missing_text,
-    width_lines,
-)
+from crosswalk.emu.report.source import lack_lines, memory_text, width_lines
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Contents
@@ -187,7 +181,7 @@ def chosen_space(options: argparse.Namespace) -> HostSpace:
     remark(f"{memory_text(contents)}; {host_context_text(tables)}")
     if assumed:
         remark(f"assumed: {', '.join(assumed)}")
-    for text in _remarks(contents):
+    for text in lack_lines(contents):
         remark(text)
     memory = contents.memory
     found = HostSpace(
@@ -237,13 +231,3 @@ def assumed_of_ept(options: argparse.Namespace, context: EptContext) -> tuple[st
 def _pointer(tables: EptTables | NptTables) -> int:
     context = tables.context
     return context.eptp if isinstance(context, EptContext) else context.cr3
-
-
-def _remarks(contents: Contents) -> Iterator[str]:
-    """Yield what the user should know of a memory."""
-    if contents.missing:
-        yield missing_text(contents)
-    if contents.excluded:
-        yield excluded_text(contents)
-    if contents.begins_as:
-        yield begins_text(contents)

@@ -10,12 +10,7 @@ from pathlib import Path
 from crosswalk.emu.cli.apart import is_among, named_inputs
 from crosswalk.emu.cli.options import SOURCE, Group
 from crosswalk.emu.cli.output import Report, progress, remark
-from crosswalk.emu.report.source import (
-    begins_text,
-    excluded_text,
-    missing_text,
-    source_text,
-)
+from crosswalk.emu.report.source import lack_lines, source_text
 from crosswalk.walker.context import Vendor
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import (
@@ -193,12 +188,8 @@ def report_source(source: Source) -> None:
         remark(f"assumed: {', '.join(source.assumed)}")
     for text in source.remarks:
         remark(text)
-    if source.missing:
-        remark(missing_text(source))
-    if source.excluded:
-        remark(excluded_text(source))
-    if source.begins_as:
-        remark(begins_text(source))
+    for text in lack_lines(source):
+        remark(text)
 
 
 def chosen_range(options: argparse.Namespace) -> tuple[int, int]:

@@ -13,16 +13,14 @@ from crosswalk.walker.formats.suggested_map import suggested_map
 from crosswalk.walker.unfollowed import Reason, Unfollowed, UnfollowedEntry
 
 __all__ = [
-    "begins_text",
     "contents_lines",
     "contents_record",
     "encryption_lines",
-    "excluded_text",
     "format_text",
     "info_lines",
     "info_record",
+    "lack_lines",
     "memory_text",
-    "missing_text",
     "roots_text",
     "source_text",
     "spaces_text",
@@ -73,19 +71,19 @@ def _format_text(source: Contents) -> str:
     return "booted guest" if source.complete else "raw image"
 
 
-def missing_text(source: Contents) -> str:
+def _missing_text(source: Contents) -> str:
     """Return how many bytes a core speaks of and doesn't hold."""
     if source.kind is SourceKind.KDUMP:
         return f"{source.missing:,} bytes of memory that belong to the dump aren't there"
     return f"{source.missing:,} bytes of segments aren't in the file"
 
 
-def excluded_text(source: Contents) -> str:
+def _excluded_text(source: Contents) -> str:
     """Return how much of the machine's RAM a dump leaves out on purpose."""
     return f"{size_text(source.excluded)} of RAM are excluded from the dump"
 
 
-def begins_text(source: Contents) -> str:
+def _begins_text(source: Contents) -> str:
     """Return what speaks against a file's being the raw image that it is taken for."""
     return f"the file begins as a file of another kind ({source.begins_as}): is it a raw image?"
 
@@ -232,12 +230,17 @@ def contents_lines(contents: Contents) -> Iterator[str]:
     holes = _holes(contents)
     if holes:
         yield f"holes: {_some([_range(*each) for each in holes], _RANGES)}"
+    yield from lack_lines(contents)
+
+
+def lack_lines(contents: Contents) -> Iterator[str]:
+    """Yield what a file lacks, and whether it begins as another format does."""
     if contents.missing:
-        yield missing_text(contents)
+        yield _missing_text(contents)
     if contents.excluded:
-        yield excluded_text(contents)
+        yield _excluded_text(contents)
     if contents.begins_as:
-        yield begins_text(contents)
+        yield _begins_text(contents)
 
 
 def info_lines(source: Source, levels: Mapping[int, int], found: Unfollowed) -> Iterator[str]:

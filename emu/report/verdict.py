@@ -12,6 +12,7 @@ from crosswalk.emu.check.nested import NestedDivergence
 from crosswalk.emu.cpu.delivery import mnemonic
 from crosswalk.emu.probe import LACKS
 from crosswalk.emu.report.conclusion import Extent
+from crosswalk.emu.report.ept import ept_context_text
 from crosswalk.emu.report.nested import nested_outcome_text, nested_walk_lines
 from crosswalk.emu.report.source import unfollowed_record
 from crosswalk.emu.report.text import (
@@ -121,10 +122,8 @@ def nested_divergence_lines(
 
 
 def _host_text(context: NestedContext) -> str:
-    if not isinstance(context.host, EptContext):
-        return context_text(context.host)
-    mbec = ", mode-based execute control" if context.host.mbec else ""
-    return f"EPTP {context.host.eptp:#x}{mbec}, MAXPHYADDR {context.host.maxphyaddr}"
+    host = context.host
+    return ept_context_text(host) if isinstance(host, EptContext) else context_text(host)
 
 
 def listing_lines(unlike: ListingDivergence, context: PagingContext) -> Iterator[str]:

@@ -21,6 +21,7 @@ from crosswalk.emu.fuzz.nested.pair import (
     draw_cr4,
     fill_guest,
     frames_of_tables,
+    link_tables,
     memory_of,
 )
 from crosswalk.walker.context import CR0, EFER, PagingContext
@@ -117,7 +118,7 @@ def _fill_ept(
     maxphyaddr: int,
 ) -> None:
     """Write the EPT: one chain that maps the guest's frames, and random others."""
-    host, backing, tables = frames
+    host = frames[0]
     words[host] = 0
 
     def put(table: int, index: int, address: int, level: int, chances: _Chances) -> None:
@@ -135,19 +136,8 @@ def _fill_ept(
         flags |= _PS if large or (level == 1 and chance.random() < 0.1) else 0
         words[host[table], index] = np.uint64(address | flags)
 
-    for level in (4, 3, 2):
-        put(4 - level, 0, int(host[5 - level]) * FRAME, level, distribution.upper)
-    for frame, behind in enumerate(backing.tolist()):
-        chances = distribution.table if frame in tables else distribution.page
-        put(3, frame, behind * FRAME, 1, chances)
-    # Large pages and further tables map guest-physical 2 MiB, 1 GiB and 512 GiB on.
-    put(2, 1, int(chance.choice([0, MIB2, MIB2, OUTSIDE & -MIB2])), 2, distribution.page)
-    put(1, 1, int(chance.choice([0, GIB1])), 3, distribution.page)
-    for table in range(HOST_TABLES):
-        for index in (1, 2, 3):
-            if not words[host[table], index]:
-                lower = int(chance.choice(host)) * FRAME
-                put(table, index, lower, int(chance.integers(1, 5)), distribution.upper)
+    kinds = distribution.upper, distribution.table, distribution.page
+    link_tables(chance, put, kinds, words, frames)
 
 
 def _draw_flags(

@@ -4,7 +4,9 @@ The guest's memory is a few frames, which the nested tables scatter over the hos
 both are drawn entry by entry, so that entries lead to tables, to data and outside memory.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +31,7 @@ __all__ = [
     "draw_cr4",
     "fill_guest",
     "frames_of_tables",
+    "link_tables",
     "make_pair",
     "memory_of",
 ]
@@ -50,6 +53,9 @@ _SWITCHES = (CR4.PGE, CR4.SMEP, CR4.SMAP)
 _RESERVED = (*range(40, 52), *range(13, 21))
 _IDLE = {3: 0.1, 4: 0.1, 8: 0.08, 9: 0.2, 11: 0.2, 12: 0.05, 52: 0.2, 58: 0.2, 62: 0.1}
 """Probabilities of bits that decide little: PWT, PCD, G, available ones, PAT of a large page."""
+
+Chances = TypeVar("Chances")
+"""What decides how an entry is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,24 +162,38 @@ def _fill_host(
             address = int(chance.choice([0, MIB2, GIB1]))
         words[host[table], index] = np.uint64(address | flags)
 
+    kinds = distribution.upper, distribution.table, distribution.page
+    link_tables(chance, put, kinds, words, (host, backing, tables))
+
+
+def link_tables(
+    chance: np.random.Generator,
+    put: Callable[[int, int, int, int, Chances], None],
+    kinds: tuple[Chances, Chances, Chances],
+    words: U64,
+    frames: tuple[np.ndarray, np.ndarray, set[int]],
+) -> None:
+    """Write the host's entries: one chain that maps the guest's frames, and random others.
+
+    `put` writes one, at a table and an index, with an address and a level. `kinds` are the chances
+    of entries above the leaves, of leaves that map the guest's tables, and of others.
+    `frames` are the host's tables, what is behind each of the guest's frames, and the numbers of
+    those that hold the guest's tables.
+    """
+    upper, of_table, page = kinds
+    host, backing, tables = frames
     for level in (4, 3, 2):
-        put(4 - level, 0, int(host[5 - level]) * FRAME, level, distribution.upper)
+        put(4 - level, 0, int(host[5 - level]) * FRAME, level, upper)
     for frame, behind in enumerate(backing.tolist()):
-        put(
-            3,
-            frame,
-            behind * FRAME,
-            1,
-            distribution.table if frame in tables else distribution.page,
-        )
+        put(3, frame, behind * FRAME, 1, of_table if frame in tables else page)
     # Large pages and further tables map guest-physical 2 MiB, 1 GiB and 512 GiB on.
-    put(2, 1, int(chance.choice([0, MIB2, MIB2, OUTSIDE & -MIB2])), 2, distribution.page)
-    put(1, 1, int(chance.choice([0, GIB1])), 3, distribution.page)
+    put(2, 1, int(chance.choice([0, MIB2, MIB2, OUTSIDE & -MIB2])), 2, page)
+    put(1, 1, int(chance.choice([0, GIB1])), 3, page)
     for table in range(HOST_TABLES):
         for index in (1, 2, 3):
             if not words[host[table], index]:
                 lower = int(chance.choice(host)) * FRAME
-                put(table, index, lower, int(chance.integers(1, 5)), distribution.upper)
+                put(table, index, lower, int(chance.integers(1, 5)), upper)
 
 
 def fill_guest(

@@ -62,7 +62,7 @@ def test_a_divergence_is_shown_with_both_dimensions_and_how_to_get_it_again(judg
     assert "verdict: FAILED" in done.out
     assert "divergence: " in done.out
     assert f"reproduce: crosswalk nested {AGAIN} " in done.out
-    assert "  host:  EPTP 0x" in done.out
+    assert "  host:  4-level EPT in " in done.out
     assert "    EPT PML4E[0] " in done.out
 
 
