@@ -376,7 +376,12 @@ def _stepwise_pipe() -> tuple[int, int]:
     if sys.platform == "linux":
         with suppress(OSError):  # Old kernels, and some that only look like Linux.
             ends = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
-            fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, mmap.PAGESIZE)
+            try:
+                fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, mmap.PAGESIZE)
+            except OSError:
+                for end in ends:
+                    os.close(end)
+                raise
             return ends
     return os.pipe()
 

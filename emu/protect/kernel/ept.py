@@ -200,7 +200,9 @@ class EptProtection(Enforcement):
         """Return what the nested walk makes of the access that left the guest."""
         context = NestedContext(self.context, self._ept)
         ac = bool(left.rflags & RFlags.AC)
-        access = Access(left.gla, violation_result(_violation(left)).access, left.cpl, ac)
+        # An event is delivered by accesses of the supervisor's, whoever was interrupted.
+        cpl = 0 if left.idt_vectoring & _VALID else left.cpl
+        access = Access(left.gla, violation_result(_violation(left)).access, cpl, ac)
         outcome = translate_nested(self.guest.system, context, access)
         return replace(outcome, entries=()) if isinstance(outcome, EptViolation) else None
 

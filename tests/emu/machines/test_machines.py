@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.emu.judges.registry import open_machine, short_names
+from crosswalk.emu.judges.registry import open_machine
 from crosswalk.emu.machines import qemu as qemu_module
 from crosswalk.emu.machines.iso import make_iso
 from crosswalk.emu.machines.machine import CpuWish
@@ -38,21 +38,6 @@ def fake(tmp_path, body):
 
 def boot(machine, image=None, seconds=20.0, **options):
     return machine.boot(image or image_of(WHOLE, "powers off"), seconds=seconds, **options)
-
-
-def test_lines_call_a_judge_by_its_kind_and_a_log_by_its_file():
-    given = {
-        "unicorn": "unicorn",
-        "qemu:/opt/qemu": "qemu",
-        "exec:qemu-system-x86_64 -m 1 {image}": "exec",
-        "log:a/pc.log": "log:pc.log",
-        "qemu": "qemu-2",
-        "exec:b:c": "exec-2",
-        "log:b/pc.log": "log:pc.log-2",
-        "qemu-mttcg": "qemu-mttcg",
-        "log:pc\x1b.log": "log:pc\\x1b.log",
-    }
-    assert given == short_names(list(given))
 
 
 def test_the_end_of_a_log_is_its_last_record():
