@@ -80,7 +80,7 @@ def _protect_source(options: argparse.Namespace) -> int:
     if options.format is not None:
         if not violated:
             followed.nothing_found(options)
-        write_list(options, frames, memory)
+        write_list(options, frames, spaces.source)
         return joint_status(1 if violated else 0, report_beside(options, expected, remark))
     if options.beyond:
         record, lines = _beyond(followed, frames, started)

@@ -10,9 +10,10 @@ from crosswalk.emu.cli.output import emit, remark
 from crosswalk.emu.report.protection import protection_record
 from crosswalk.emu.report.text import size_text
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Source
 from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import Frames
-from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.memory import FRAME
 from crosswalk.walker.nested.image import tables_image
 from crosswalk.walker.protection.attributes import AttributeSet, encode_attributes
 from crosswalk.walker.protection.pagelist import Permission, encode
@@ -48,17 +49,17 @@ def require_format(options: argparse.Namespace) -> None:
         raise BadInput(f"--format {wanted}: which tables KVM has is its own matter, not --tables")
 
 
-def write_list(options: argparse.Namespace, frames: Frames, memory: PhysicalMemory) -> None:
+def write_list(options: argparse.Namespace, frames: Frames, source: Source) -> None:
     """Write what is granted as --format has it; `require_format` comes first."""
-    _WRITERS[options.format](options, frames, memory)
+    _WRITERS[options.format](options, frames, source)
 
 
 def _kind(options: argparse.Namespace, default: TableKind) -> TableKind:
     return TableKind(options.tables or default)
 
 
-def _write_document(options: argparse.Namespace, frames: Frames, memory: PhysicalMemory) -> None:
-    record = protection_record(frames, memory.ranges, _kind(options, TableKind.NPT))
+def _write_document(options: argparse.Namespace, frames: Frames, source: Source) -> None:
+    record = protection_record(frames, source.memory.ranges, _kind(options, TableKind.NPT))
     document = msgspec.to_builtins(record)
     if options.output is None:
         emit(document)
@@ -67,8 +68,8 @@ def _write_document(options: argparse.Namespace, frames: Frames, memory: Physica
         remark(f"wrote {options.output}: {len(record.ranges):,} ranges")
 
 
-def _write_pages(options: argparse.Namespace, frames: Frames, memory: PhysicalMemory) -> None:
-    pa = _AT if options.at is None else options.at
+def _write_pages(options: argparse.Namespace, frames: Frames, source: Source) -> None:
+    pa, memory = _AT if options.at is None else options.at, source.memory
     entries = list(protect(frames, memory.ranges, _kind(options, TableKind.NPT)))
     pages = encode(entries, pa)
     if not any(start <= pa and pa + len(pages) <= start + size for start, size in memory.ranges):
@@ -80,8 +81,8 @@ def _write_pages(options: argparse.Namespace, frames: Frames, memory: PhysicalMe
         remark(f"{both:,} entries allow writing and executing: a strict hypervisor refuses them")
 
 
-def _write_ept(options: argparse.Namespace, frames: Frames, memory: PhysicalMemory) -> None:
-    kind, offset = _kind(options, TableKind.EPT), options.offset or 0
+def _write_ept(options: argparse.Namespace, frames: Frames, source: Source) -> None:
+    kind, offset, memory = _kind(options, TableKind.EPT), options.offset or 0, source.memory
     top = max((start + size for start, size in memory.ranges), default=0)
     if top > _REACH:
         raise BadInput(f"RAM ends at {top:#x}: an EPT of 4 levels ends at {_REACH:#x}")
@@ -98,6 +99,12 @@ def _write_ept(options: argparse.Namespace, frames: Frames, memory: PhysicalMemo
     with_flags = tables.eptp(accessed_dirty=True)
     remark(f"wrote {options.output}: {tables.tables:,} tables of kind {kind}")
     remark(f"EPTP {tables.eptp():#x}; {with_flags:#x} for accessed and dirty flags")
+    width = source.context.maxphyaddr
+    if max(end, top + offset) > 1 << width:
+        remark(
+            f"the tables, or what they lead to, end behind {1 << width:#x}: not for a processor "
+            f"with MAXPHYADDR {width}, as the guest's has"
+        )
     beyond = sum(each.size for each in inexpressible(protection))
     if beyond:
         remark(f"{size_text(beyond)} are granted execution beyond the policy: see --beyond")
@@ -106,13 +113,13 @@ def _write_ept(options: argparse.Namespace, frames: Frames, memory: PhysicalMemo
         remark(f"{size_text(outside)} are mapped and not RAM: an access there is an EPT violation")
 
 
-def _write_attributes(options: argparse.Namespace, frames: Frames, memory: PhysicalMemory) -> None:
-    data = encode_attributes(protect(frames, memory.ranges), _ATTRIBUTES[options.format])
+def _write_attributes(options: argparse.Namespace, frames: Frames, source: Source) -> None:
+    data = encode_attributes(protect(frames, source.memory.ranges), _ATTRIBUTES[options.format])
     write_file(options.output, data)
     remark(f"wrote {options.output}: {len(data) // 32:,} entries of 32 bytes")
 
 
-_WRITERS: dict[str, Callable[[argparse.Namespace, Frames, PhysicalMemory], None]] = {
+_WRITERS: dict[str, Callable[[argparse.Namespace, Frames, Source], None]] = {
     "json": _write_document,
     "pages": _write_pages,
     "ept": _write_ept,

@@ -1,4 +1,4 @@
-"""Run a guest of 16 bytes under EPT in Bochs, and show why it leaves: see docs/monitor.md.
+"""Run a guest of 23 bytes under EPT in Bochs, and show why it leaves: see docs/monitor.md.
 
 python docs/examples/monitor/monitored_guest.py .judges/bochs-trixie/bochs
 """
@@ -12,6 +12,7 @@ from crosswalk.emu.monitor.vmx import Controls, ExitReason, Field
 from crosswalk.guest.monitor import commands
 from crosswalk.guest.monitor.commands import RunFlag
 from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import CrosswalkError
 
 EPT, RAM = 0x1000_0000, 0x1010_0000
 READ, WRITE, EXECUTE, WRITE_BACK = 1, 2, 4, 6 << 3
@@ -41,7 +42,7 @@ def tables():
     ]
 
 
-def main(bochs):
+def main(bochs="bochs"):
     """Run the guest, and grant it what it lacks."""
     with Monitor(BochsHost(bochs), seconds=60) as monitor:
         monitor.perform(*tables())
@@ -59,4 +60,7 @@ def main(bochs):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:2])
+    except CrosswalkError as error:
+        sys.exit(f"{error} (scripts/judges fetches Bochs 3)")

@@ -113,6 +113,24 @@ def test_what_an_ept_grants_beyond_the_policy_and_leaves_out_is_said(run, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("at", "offset", "said"),
+    [
+        (1 << 32, 0, 0),
+        (1 << 40, 0, 1),
+        (1 << 32, (1 << 40) - 4096, 1),
+        ((1 << 40) - (1 << 20), 0, 0),
+    ],
+)
+def test_what_a_processor_as_narrow_as_the_guests_cant_reach_is_said(
+    run, tmp_path, at, offset, said
+):
+    options = ("--at", hex(at), "--offset", hex(offset), "--output", tmp_path / "ept")
+    ran = run("protect", LINUX, "--format", "ept", *options)
+    assert 0 == ran.status
+    assert said == ran.err.count("not for a processor with MAXPHYADDR 40, as the guest's has")
+
+
+@pytest.mark.parametrize(
     ("ram", "options", "message"),
     [
         (
