@@ -14,7 +14,7 @@ from crosswalk.emu.report.text import access_text
 from crosswalk.walker.nested.outcome import EptViolation, NestedOutcome
 from crosswalk.walker.nested.translate import translate_nested, walk_nested
 from crosswalk.walker.protection.policy import TableKind
-from scripts.upkeep.found_bugs import Bug
+from scripts.upkeep.found_bugs import SUBJECTS, Bug
 
 __all__ = ["pair_command", "pair_lines", "pair_shown", "pair_walk"]
 
@@ -52,8 +52,8 @@ def pair_walk(bug: Bug) -> Iterator[str]:
     yield access_text(pair.accesses[0])
     yield from nested_walk_lines(pair.context, path)
     yield ""
-    yield f"a processor: {nested_outcome_text(right)}"
-    yield f"observed:    {nested_outcome_text(wrong)}"
+    yield f"  a processor:  {nested_outcome_text(right)}"
+    yield f"  {SUBJECTS[bug.subject].name}:  {nested_outcome_text(wrong)}"
 
 
 def _entry(bug: Bug) -> Departure:

@@ -140,8 +140,8 @@ def test_a_pair_of_tables_says_whether_the_bug_is_there(document, shown):
 def test_a_pair_of_tables_is_shown_with_both_answers():
     text = report(BIT_12)
     assert BIT_12.manual in text
-    assert "a processor: VM exit: EPT misconfiguration, gpa 0x40000f49" in text
-    assert "observed:    VM exit: EPT violation" in text
+    assert "  a processor:  VM exit: EPT misconfiguration, gpa 0x40000f49" in text
+    assert "  Bochs:  VM exit: EPT violation" in text
     assert "crosswalk nested --with bochs --tables ept --accesses 1 --pair 481" in text
 
 
