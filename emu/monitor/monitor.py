@@ -151,7 +151,8 @@ class Monitor:
         """Have commands carried out in order; return their answers.
 
         Raises `CommandFailed` at the first one that fails and isn't `may_fail`; none behind it is
-        carried out.
+        carried out. `BadInput` for one that is longer than a batch may be, or has a word of more
+        than 64 bits.
         """
         answers: list[Answer] = []
         for batch in _batches(asked):
@@ -182,8 +183,11 @@ class Monitor:
         """Return the answers to a batch, up to the first failure."""
         if self._process is None:
             raise CrosswalkError(f"{self.name}: the monitor has ended")
+        words = commands.encoded(batch, self._batch + 1)
+        if len(words) > BUFFER // 8:
+            size = f"{len(words):,} words"
+            raise BadInput(f"{self.name}: a command of {size}, where {BUFFER // 8:,} have room")
         self._batch += 1
-        words = commands.encoded(batch, self._batch)
         os.pwrite(self._disk, words.astype("<u8").tobytes(), COMMANDS_SECTOR * SECTOR)
         ring = [MARK, self._batch, len(words)]
         os.pwrite(

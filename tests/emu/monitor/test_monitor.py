@@ -82,6 +82,14 @@ def test_more_memory_than_a_batch_has_room_for_is_written_and_read(shared):
     assert 0 == len(shared.read(ROOM, 0))
 
 
+def test_a_command_that_has_no_room_is_refused_and_the_monitor_goes_on(shared):
+    with pytest.raises(BadInput, match="a command of 524,291 words, where 524,288 have room"):
+        shared.perform(commands.write(ROOM, np.zeros(BUFFER // 8, np.uint64)))
+    with pytest.raises(BadInput, match="STORE: a word that isn't one of 64 bits"):
+        shared.perform(commands.store([(ROOM, 1 << 64)]))
+    assert 1 == len(shared.read(ROOM, 1))
+
+
 @pytest.mark.slow
 def test_more_commands_than_their_numbers_have_bits_for(shared):
     shared.write(ROOM, np.arange(70_000, dtype=np.uint64))
