@@ -276,6 +276,8 @@ io_in_byte:
     in al, dx
 io_done:
     mov [rbp + D_RAX], rax
+# The guest goes on behind its instruction. RAX, RCX, RDX are lost.
+skip_instruction:
     mov ecx, F_RIP
     vmread rax, rcx
     mov edx, F_INSTRUCTION_LENGTH
@@ -340,14 +342,8 @@ report_exit:
     dec ecx
     jmp read_fields
 
-# The guest goes on behind its instruction.
 handled_here:
-    mov ecx, F_RIP
-    vmread rax, rcx
-    mov edx, F_INSTRUCTION_LENGTH
-    vmread rdx, rdx
-    add rax, rdx
-    vmwrite rcx, rax
+    call skip_instruction
 enter_again:
     inc qword ptr [rbp + D_COUNT]
     jmp enter_vmx
