@@ -229,8 +229,8 @@ D": a guest's entry could be read, and not written to set them.
 class NestedVerdict:
     """What a check of one pair of layouts found.
 
-    `counts` are the accesses by kind of predicted outcome, `known` those explained by each
-    departure of the CPU (one may need several), `explained` how many accesses that are.
+    `counts` are the accesses by kind of predicted outcome, `explained` the divergences that known
+    departures of the CPU explain, `known` how many each of these does (one may need several).
     `fatal` are the accesses that the CPU is known not to survive, made or not, `ended` others at
     which the machine ended, `not_shown` how many others have no outcome, by reason: none of them
     is one of `probes`.
@@ -238,7 +238,7 @@ class NestedVerdict:
 
     probes: int
     divergences: tuple[NestedDivergence, ...]
-    explained: int
+    explained: tuple[NestedDivergence, ...]
     known: dict[str, int]
     counts: dict[str, int]
     fatal: tuple[Access, ...]
@@ -248,7 +248,7 @@ class NestedVerdict:
     @property
     def agreements(self) -> int:
         """The number of accesses of which walker and CPU say the same."""
-        return self.probes - len(self.divergences) - self.explained
+        return self.probes - len(self.divergences) - len(self.explained)
 
 
 def check_nested(
@@ -303,7 +303,7 @@ def check_answers(
     return NestedVerdict(
         tally.probes,
         tuple(tally.divergences),
-        tally.explained,
+        tuple(tally.explained),
         dict(sorted(tally.known.items())),
         dict(tally.counts),
         tuple(tally.fatal),
@@ -322,8 +322,8 @@ class _Tally:
     predict: NestedPredictor
     shows: Shows
     probes: int = 0
-    explained: int = 0
     divergences: list[NestedDivergence] = field(default_factory=list)
+    explained: list[NestedDivergence] = field(default_factory=list)
     fatal: list[Access] = field(default_factory=list)
     ended: list[tuple[Access, Reason]] = field(default_factory=list)
     known: Counter[str] = field(default_factory=Counter)
@@ -357,7 +357,7 @@ class _Tally:
             divergence = NestedDivergence(access, predicted, observed)
             found = known_nested(memory, context, divergence, self.who)
             if found.known:
-                self.explained += 1
+                self.explained.append(found)
                 self.known.update(found.known)
             elif self._led_unseen(access, observed):
                 self.silent[_UNSEEN] += 1

@@ -355,7 +355,13 @@ _NESTED = Command(
             default=128,
             help="how many pairs (128)",
         ),
-        option("--pair", metavar="K", type=number(bits=32), help="only the pair of this number"),
+        option(
+            "--pair",
+            metavar="K",
+            type=number(bits=32),
+            help="only the pair of this number; with --verbose its known divergences, "
+            "each with its walk",
+        ),
         option(
             "--tables",
             choices=["npt", "ept", "ept-mbec"],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from crosswalk.emu.check.departures import FATAL, PANIC, UNICORN, Departure, Scope, departures
 from crosswalk.emu.check.judged import kind_of
-from crosswalk.emu.check.nested import EPT_KINDS, KINDS
+from crosswalk.emu.check.nested import EPT_KINDS, KINDS, NestedDivergence
 from crosswalk.emu.cli.output import (
     command_line,
     command_text,
@@ -68,7 +68,7 @@ class _Sum:
         self.probes += verdict.probes
         self.agreements += verdict.agreements
         self.divergences += len(verdict.divergences)
-        self.explained += verdict.explained
+        self.explained += len(verdict.explained)
         self.fatal += len(verdict.fatal)
         self.proved += result.proved
         self.survived += len(result.survived)
@@ -119,6 +119,8 @@ def run(options: argparse.Namespace) -> int:
                 if report is not None:
                     report(total.pairs, len(numbers))
                 shown += _report(result, options, show, _SHOWN - shown)
+                if only is not None and options.verbose:
+                    _show_known(result, options, show)
         except ProcessLost as error:
             lost = error
             remark(str(lost))
@@ -197,19 +199,37 @@ def _findings(result: Result, options: argparse.Namespace, most: int) -> Iterato
         alone = "; ".join(access_text(access) for access in result.accesses[:_SHOWN])
         yield [f"{result.how}; alone: {alone or 'none'}"]
         return
-    divergences = result.verdict.divergences[: max(0, most)]
-    if divergences:
-        if isinstance(result, JudgedPair):
-            memory, context = result.said.memory, result.said.context
-        else:
-            pair = make_pair(options.seed, result.number, options.accesses)
-            memory, context = pair.memory, pair.context
-        for each in divergences:
-            yield list(nested_divergence_lines(memory, context, each))
+    yield from _with_walks(result, result.verdict.divergences[: max(0, most)], options)
     for access, reason in result.verdict.ended:
         yield [f"{access_text(access)}: the machine {reason.exact or reason.text}"]
     for access in result.survived:
         yield [f"{access_text(access)}: the emulator was to crash, and didn't"]
+
+
+def _with_walks(
+    result: PairResult | JudgedPair,
+    divergences: Sequence[NestedDivergence],
+    options: argparse.Namespace,
+) -> Iterator[list[str]]:
+    """Yield the lines about divergences, each with its walk in the memory that was asked about."""
+    if not divergences:
+        return
+    if isinstance(result, JudgedPair):
+        memory, context = result.said.memory, result.said.context
+    else:
+        pair = make_pair(options.seed, result.number, options.accesses)
+        memory, context = pair.memory, pair.context
+    for each in divergences:
+        yield list(nested_divergence_lines(memory, context, each))
+
+
+def _show_known(result: Result, options: argparse.Namespace, show: Callable[[str], None]) -> None:
+    """Show every divergence of a pair that known departures explain."""
+    if isinstance(result, PairCrash):
+        return
+    for lines in _with_walks(result, result.verdict.explained, options):
+        for line in lines:
+            show(line)
 
 
 def _again(options: argparse.Namespace, number: int) -> str:

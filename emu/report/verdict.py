@@ -109,8 +109,9 @@ def divergence_lines(divergence: Divergence, context: PagingContext) -> Iterator
 def nested_divergence_lines(
     memory: PhysicalMemory, context: NestedContext, divergence: NestedDivergence
 ) -> Iterator[str]:
-    """Yield a divergence with its walk."""
-    yield f"divergence: {access_text(divergence.access)}"
+    """Yield a divergence with its walk, and by which known departures it is explained, if it is."""
+    known = f"known divergence, {', '.join(divergence.known)}" if divergence.known else "divergence"
+    yield f"{known}: {access_text(divergence.access)}"
     yield f"  guest: {context_text(context.guest)}"
     yield f"  host:  {_host_text(context)}"
     for number, outcome in enumerate(divergence.predicted):

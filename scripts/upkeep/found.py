@@ -252,7 +252,9 @@ def _see(bug: Bug) -> str:
     if bug.cr4:
         return f"scripts/found {bug.id}"
     given = walker_of(subject, "PATH")
-    return command_line(command_of(bug, given or bug.subject))
+    # A pair's access, and both answers to it, are shown with --verbose.
+    more = ["--verbose"] if bug.departure else []
+    return command_line([*command_of(bug, given or bug.subject), *more])
 
 
 def right_of(case: Case, probe: Probe) -> Outcome:

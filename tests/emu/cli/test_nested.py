@@ -33,7 +33,7 @@ def test_where_everything_could_be_asked_the_word_stands_alone(run):
 
 def test_where_nothing_could_be_asked_there_is_no_agreement(run, monkeypatch):
     access = Access(0x1234, AccessType.READ, 3)
-    verdict = NestedVerdict(0, (), 0, {}, {}, (access,))
+    verdict = NestedVerdict(0, (), (), {}, {}, (access,))
     result = PairResult(0, verdict, 1, ())
     monkeypatch.setattr("crosswalk.emu.cli.nested.pair_results", lambda *_: iter([result]))
     done = run(*FEW)

@@ -105,6 +105,19 @@ def test_the_known_are_explained_when_asked_for(judged):
     assert "ept-user-execute-in-bit-13:\n  manual: Intel SDM vol. 3C" in done.out
 
 
+def test_of_one_pair_every_known_divergence_is_shown_with_both_answers(judged):
+    done = judged(SimulatedJudge(), "--pair", "2", "--verbose")
+    head = "known divergence, ept-user-execute-in-bit-13: "
+    shown = [
+        each for each in done.out.split("\n\n")[0].splitlines() if each.startswith("known div")
+    ]
+    assert head + "write of 0xffff804000401983 at CPL 0" in shown
+    assert "  observed:  VM exit: EPT violation, qualification 0x21a2 (" in done.out
+    assert f"; known divergences: {len(shown)}" in done.out
+    assert head not in judged(SimulatedJudge(), "--pair", "2").out
+    assert head not in judged(SimulatedJudge(), "--verbose").out
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -154,10 +154,10 @@ def test_it_is_counted_apart(make, known):
     two, access = make()
     prober = NestedProber(two.memory, two.context)
     verdict = check_nested(prober, two.memory, two.context, [access])
-    assert (1, (), 1, {known: 1}, 0) == (
+    assert (1, (), [(access, (known,))], {known: 1}, 0) == (
         verdict.probes,
         verdict.divergences,
-        verdict.explained,
+        [(each.access, each.known) for each in verdict.explained],
         verdict.known,
         verdict.agreements,
     )
