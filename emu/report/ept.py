@@ -21,7 +21,7 @@ EPT_FLAGS = {
     EptEntry.X: ("X", "executable, as far as this entry goes; with MBEC by the supervisor"),
     EptEntry.XU: ("XU", "with MBEC executable by user mode; ignored without"),
     EptEntry.IPAT: ("IPAT", "the guest's PAT has no say in the memory type"),
-    EptEntry.PS: ("PS", "page size: the entry maps a large page; ignored in a PTE"),
+    EptEntry.PS: ("PS", "page size: the entry maps a large page"),
     EptEntry.A: ("A", "accessed; ignored unless bit 6 of the EPTP is set"),
     EptEntry.D: ("D", "dirty: written to; the same"),
     EptEntry.VERIFY_PAGING: ("VGP", "verify guest paging; its control is taken to be off"),
@@ -33,8 +33,13 @@ EPT_FLAGS = {
 """What the bits are called in a listing, in the order in which they are listed, and mean."""
 
 
-def ept_flags_text(entry: int) -> str:
-    """Return the names of the flags set in an entry; its memory type isn't among them."""
+def ept_flags_text(entry: int, level: int) -> str:
+    """Return the names of the flags set in an entry of a level; its memory type isn't among them.
+
+    Bit 7 means nothing in a PTE, and isn't named there.
+    """
+    if level == 1:
+        entry &= ~EptEntry.PS
     return " ".join(name for flag, (name, _) in EPT_FLAGS.items() if entry & flag)
 
 
@@ -62,7 +67,7 @@ def ept_step_text(context: EptContext, step: Step) -> str:
     """Return an entry as a line: its name, address, value, kind, flags and memory type."""
     level = EPT_LEVELS[step.level]
     name = f"{level.entry}[{step.pa // level.entry_size % level.entries}]"
-    flags = ept_flags_text(step.entry) if step.kind is not StepKind.NOT_PRESENT else ""
+    flags = ept_flags_text(step.entry, step.level) if step.kind is not StepKind.NOT_PRESENT else ""
     if step.kind is StepKind.LEAF:
         number = (step.entry & EPT_TYPE_MASK) >> EPT_TYPE_SHIFT
         flags = f"{flags} {EPT_MEMORY_TYPES[number].upper()}"

@@ -91,7 +91,7 @@ def guest_mapping_text(tables: EptTables | NptTables, mapping: Mapping) -> str:
     """Return one page of guest-physical addresses as a line, with its memory type if it has one."""
     flags, kind = flags_text(mapping.level, mapping.flags), ""
     if isinstance(tables, EptTables):
-        flags = ept_flags_text(mapping.flags)
+        flags = ept_flags_text(mapping.flags, mapping.level)
         kind = f"  {TYPE_NAMES[(mapping.flags & EPT_TYPE_MASK) >> EPT_TYPE_SHIFT]}"
     return (
         f"{mapping.va:013x} {mapping.pa:013x} {size_text(mapping.size):>7} "

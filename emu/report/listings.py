@@ -215,10 +215,11 @@ _KEY = Entry.XD.bit_length() - 5
 
 
 def _ept_flag_code(pages: EptPages) -> U64:
-    """Return the same of EPT: the flags without the memory type, as `_ept_flags_of` takes them."""
+    """Return the same of EPT: the flags that are named, as `_ept_flags_of` takes them."""
     flags = pages.flags
     named = flags & np.uint64(_EPT_LOW)
     named |= flags >> np.uint64(_EPT_BETWEEN) & np.uint64(_EPT_NEXT)
+    named[pages.level == 1] &= ~np.uint64(_EPT_PS)
     return named | flags >> np.uint64(_EPT_HIGH) << np.uint64(_EPT_PLACE)
 
 
@@ -227,11 +228,14 @@ def _ept_flags_of(code: int) -> str:
     from crosswalk.emu.report.ept import ept_flags_text  # noqa: PLC0415
 
     low = code & _EPT_LOW | (code & _EPT_NEXT) << _EPT_BETWEEN
-    return ept_flags_text(low | code >> _EPT_PLACE << _EPT_HIGH)
+    level = 2 if code & _EPT_PS else 1  # Of a PTE that bit isn't in the code.
+    return ept_flags_text(low | code >> _EPT_PLACE << _EPT_HIGH, level)
 
 
 _EPT_LOW, _EPT_BETWEEN, _EPT_NEXT = 7, 3, 0xF8
 """Rights, then between them and IPAT to XU the memory type."""
+_EPT_PS = 1 << 4
+"""PS, in a code."""
 _EPT_HIGH, _EPT_PLACE = 57, 8
 """The flags from bit 57 up."""
 

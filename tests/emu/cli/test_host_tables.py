@@ -93,6 +93,21 @@ def test_neighbours_fold_but_not_over_a_change_of_type_or_rights(run, tmp_path):
     assert len(left) + 1 == len(again)
 
 
+def test_bit_7_of_a_pte_means_nothing_and_is_not_named(run, tmp_path):
+    case = load_case(IMAGE)
+    words = {
+        pa: word | (1 << 7 if word & ~0xFFF == 0x240_4000 else 0)
+        for pa, word in case.entries.items()
+    }
+    path = written(tmp_path / "other.json", replace(case, entries=words))
+    assert run("walk", IMAGE, *MBEC).out == run("walk", path, *MBEC).out
+    records = run("walk", path, *MBEC, "--json").records
+    assert [0xB3] == [int(it["flags"], 16) for it in records if it["gpa"] == "0x404000"]
+    assert " PS " in run("walk", path, *MBEC, "--page-size", "2M").out
+    frame = ("--of", "0x2404000")
+    assert run("frames", IMAGE, *MBEC, *frame).out == run("frames", path, *MBEC, *frame).out
+
+
 @pytest.mark.parametrize(
     ("options", "kept"),
     [
