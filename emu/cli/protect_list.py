@@ -65,7 +65,7 @@ def _write_document(options: argparse.Namespace, frames: Frames, source: Source)
         emit(document)
     else:
         write_file(options.output, f"{json.dumps(document, indent=1)}\n".encode())
-        remark(f"wrote {options.output}: {len(record.ranges):,} ranges")
+        remark(f"wrote {options.output}: {_several(len(record.ranges), 'range')}")
 
 
 def _write_pages(options: argparse.Namespace, frames: Frames, source: Source) -> None:
@@ -75,10 +75,13 @@ def _write_pages(options: argparse.Namespace, frames: Frames, source: Source) ->
     if not any(start <= pa and pa + len(pages) <= start + size for start, size in memory.ranges):
         raise BadInput(f"--at {pa:#x}: {len(pages):,} bytes from there are not all RAM")
     write_file(options.output, pages)
-    remark(f"wrote {options.output}: {len(entries):,} entries in {len(pages) // FRAME:,} pages")
+    size = f"{_several(len(entries), 'entry')} in {_several(len(pages) // FRAME, 'page')}"
+    remark(f"wrote {options.output}: {size}")
     both = sum(each.permission & _BOTH == _BOTH for each in entries)
     if both:
-        remark(f"{both:,} entries allow writing and executing: a strict hypervisor refuses them")
+        allow, them = ("allows", "it") if both == 1 else ("allow", "them")
+        who = _several(both, "entry")
+        remark(f"{who} {allow} writing and executing: a strict hypervisor refuses {them}")
 
 
 def _write_ept(options: argparse.Namespace, frames: Frames, source: Source) -> None:
@@ -97,7 +100,7 @@ def _write_ept(options: argparse.Namespace, frames: Frames, source: Source) -> N
             )
     write_file(options.output, data)
     with_flags = tables.eptp(accessed_dirty=True)
-    remark(f"wrote {options.output}: {tables.tables:,} tables of kind {kind}")
+    remark(f"wrote {options.output}: {_several(tables.tables, 'table')} of kind {kind}")
     remark(f"EPTP {tables.eptp():#x}; {with_flags:#x} for accessed and dirty flags")
     width = source.context.maxphyaddr
     if max(end, top + offset) > 1 << width:
@@ -116,7 +119,14 @@ def _write_ept(options: argparse.Namespace, frames: Frames, source: Source) -> N
 def _write_attributes(options: argparse.Namespace, frames: Frames, source: Source) -> None:
     data = encode_attributes(protect(frames, source.memory.ranges), _ATTRIBUTES[options.format])
     write_file(options.output, data)
-    remark(f"wrote {options.output}: {len(data) // 32:,} entries of 32 bytes")
+    remark(f"wrote {options.output}: {_several(len(data) // 32, 'entry')} of 32 bytes")
+
+
+def _several(count: int, name: str) -> str:
+    """Return how many of something there are, in words."""
+    if count == 1:
+        return f"1 {name}"
+    return f"{count:,} {name.removesuffix('y')}ies" if name.endswith("y") else f"{count:,} {name}s"
 
 
 _WRITERS: dict[str, Callable[[argparse.Namespace, Frames, Source], None]] = {

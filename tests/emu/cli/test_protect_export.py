@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crosswalk.emu.cli import protect_list
 from crosswalk.walker.formats import Case, Cpu, dump_case, load_case
 from crosswalk.walker.protection.attributes import AttributeSet, decode_attributes
 from tests.emu.cli.running import refused
@@ -101,6 +102,11 @@ def test_an_ept_is_without_mbec_unless_told_otherwise(run, small_case, tmp_path)
     run(*options, one)
     run(*options, other, "--tables", "ept")
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_one_thing_is_said_to_be_one():
+    said = [protect_list._several(count, name) for count in (1, 1200) for name in ("entry", "page")]
+    assert ["1 entry", "1 page", "1,200 entries", "1,200 pages"] == said
 
 
 def test_what_an_ept_grants_beyond_the_policy_and_leaves_out_is_said(run, tmp_path):
