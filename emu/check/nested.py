@@ -40,7 +40,6 @@ __all__ = [
     "check_nested",
     "is_fatal",
     "kind_of",
-    "kinds_of",
     "known_nested",
     "restates",
 ]
@@ -414,11 +413,6 @@ def is_fatal(memory: PhysicalMemory, context: NestedContext, access: Access, who
     ending = [each for each in (FATAL, PANIC) if each.shown_by(who)]
     all_of_them = _together([*departures(Scope.NESTED, who=who), *ending])
     return bool(ending) and not emulated_outcomes(memory, context, access, all_of_them)
-
-
-def kinds_of(context: NestedContext) -> tuple[str, ...]:
-    """Return the kinds of outcome that there are under these tables."""
-    return EPT_KINDS if isinstance(context.host, EptContext) else KINDS
 
 
 def kind_of(outcome: NestedOutcome, access: Access) -> str:

@@ -21,7 +21,6 @@ __all__ = [
     "guest_mapping_text",
     "host_context_text",
     "host_unfollowed_lines",
-    "npt_context_text",
     "pointer_name",
 ]
 
@@ -43,10 +42,10 @@ def host_context_text(tables: EptTables | NptTables) -> str:
     """Return how a host's tables are read, in one line."""
     if isinstance(tables, EptTables):
         return ept_context_text(tables.context)
-    return npt_context_text(tables.context, gmet=tables.gmet)
+    return _npt_context_text(tables.context, gmet=tables.gmet)
 
 
-def npt_context_text(host: PagingContext, *, gmet: bool = False) -> str:
+def _npt_context_text(host: PagingContext, *, gmet: bool = False) -> str:
     """Return how AMD's nested tables are read, in one line."""
     mask = host.encryption_mask
     encrypted = f", encryption mask {mask:#x}" if mask else ""
