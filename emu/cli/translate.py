@@ -11,7 +11,7 @@ from crosswalk.emu.cli.host_tables import assumed_of_ept, chosen_ept, chosen_npt
 from crosswalk.emu.cli.memory_types import typed_spaces
 from crosswalk.emu.cli.names import address_record, address_text, chosen_names
 from crosswalk.emu.cli.output import emit, remark
-from crosswalk.emu.cli.sources import chosen_source, report_source
+from crosswalk.emu.cli.sources import chosen_contents, chosen_source, is_guest, report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
 from crosswalk.emu.report.ept import ept_context_text
 from crosswalk.emu.report.nested import (
@@ -30,7 +30,7 @@ from crosswalk.emu.report.text import (
     walk_lines,
 )
 from crosswalk.walker.access import Access, AccessType
-from crosswalk.walker.context import PagingContext
+from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Source
@@ -99,8 +99,8 @@ def run(options: argparse.Namespace) -> int:
             raise BadInput(f"--types and {which}: nested tables have memory types of their own")
         if options.observe and options.eptp is not None:
             raise BadInput("--observe and --eptp: the emulated CPU has no EPT, only nested paging")
-        source = chosen_source(options, nested=True, listing=True)
-        return _nested(options, source, _access(options, source.context))
+        source, assumed = _nested_source(options)
+        return _nested(options, source, _access(options, source.context), assumed)
     return _translate(options, chosen_spaces(options, listing=True))
 
 
@@ -255,13 +255,30 @@ def _lines(every: Sequence[_Translated], spaces: Spaces, *, grouped: bool) -> It
         yield from same[0].lines()
 
 
-def _nested(options: argparse.Namespace, source: Source, access: Access) -> int:
+def _nested_source(options: argparse.Namespace) -> tuple[Source, tuple[str, ...]]:
+    """Return the source that the options name, and what is assumed of its vendor, as texts.
+
+    Nested paging is AMD's: where nothing says whose processor it is, it is one of AMD's.
+    """
+    if options.ncr3 is None or options.vendor is not None or is_guest(options.source):
+        return chosen_source(options, nested=True, listing=True), ()
+    contents = chosen_contents(options)
+    assumed: tuple[str, ...] = ()
+    if contents.registers.vendor is None:
+        options.vendor, assumed = Vendor.AMD.value, (f"vendor = {Vendor.AMD}",)
+    return chosen_source(options, nested=True, listing=True, contents=contents), assumed
+
+
+def _nested(
+    options: argparse.Namespace, source: Source, access: Access, of_guest: tuple[str, ...]
+) -> int:
     """Show one translation of a source under nested tables.
 
     The host's physical addresses are as wide as the guest's. Of nested paging its pages are as
     large, too, and its vendor is AMD, whose nested paging it is.
     """
-    host, text, assumed = _host(options, source)
+    host, text, of_host = _host(options, source)
+    assumed = (*of_guest, *of_host)
     context = NestedContext(source.context, host, gmet=options.gmet)
     path = walk_nested(source.memory, context, access.va)
     predicted, *others = nested_outcomes(source.memory, context, access)

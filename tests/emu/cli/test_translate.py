@@ -10,7 +10,7 @@ from crosswalk.walker.formats import Case, Cpu, dump_case, load_case
 from crosswalk.walker.nested import NestedTables
 from crosswalk.walker.protection import Permission
 from tests.emu.cli.conftest import small
-from tests.tables import context
+from tests.tables import ROOT, context
 
 
 def test_translate_shows_each_step(run, small_case):
@@ -115,6 +115,21 @@ def test_nested_tables_add_a_walk_to_each_step(run, nested_case):
         assert step["gpa"] == step["pa"]
     assert ("ok", "0x8123") == (document["predicted"]["outcome"], document["predicted"]["pa"])
     assert None is document["failed"]
+
+
+def test_under_nested_paging_a_processor_that_nothing_names_is_amds(run, nested_case, tmp_path):
+    # Bit 8 of a PML4E is reserved in AMD's format alone.
+    words = load_case(nested_case).entries
+    image = bytearray(0x2_8000)
+    for pa, word in words.items():
+        image[pa : pa + 8] = (word | (0x100 if pa == ROOT else 0)).to_bytes(8, "little")
+    path = tmp_path / "nested.raw"
+    path.write_bytes(image)
+    asked = ("translate", path, "0x400123", "--kind", "raw", "--cr3", hex(ROOT), "--ncr3", NCR3)
+    done = run(*asked)
+    assert "assumed: vendor = amd\n" in done.err
+    assert "predicted: #PF, error code 0x9 (P RSVD)" in done.out
+    assert "predicted: ok, pa 0x8123" in run(*asked, "--vendor", "intel").out
 
 
 @pytest.mark.parametrize(
