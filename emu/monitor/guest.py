@@ -255,7 +255,10 @@ class VmxGuest:
         self._registers: list[int] = [0] * len(REGISTERS)
         self._changed = True
         self._on_run: list[Callable[[], None]] = []
-        self.set(controls.fields(self.capabilities))
+        try:
+            self.set(controls.fields(self.capabilities))
+        except BadInput as error:
+            raise BadInput(f"{monitor.version}: {error}") from error
         self.set(state)
 
     def set(self, values: Mapping[Field, int]) -> None:
@@ -316,7 +319,7 @@ class VmxGuest:
 def enter_vmx(monitor: Monitor) -> Capabilities:
     """Have the monitor enter VMX operation with a new VMCS; return what its CPU can.
 
-    Raises `BadInput` where it has no VMX, or none with EPT.
+    Raises `BadInput` where it has no VMX.
     """
     (leaf,) = monitor.perform(commands.cpuid((1, 0)))
     if not leaf.words[1] >> 5 & 1:

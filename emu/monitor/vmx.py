@@ -346,6 +346,8 @@ class Controls:
             (Field.EXIT_CONTROLS, self.exit, cpu.exit),
             (Field.ENTRY_CONTROLS, self.entry, cpu.entry),
         )
+        if self.secondary & Secondary.MODE_BASED_EXECUTE and not cpu.mbec:
+            raise BadInput("the CPU has no mode-based execute control for EPT")
         found = {}
         for field, bits, allowed in wanted:
             if lacking := int(bits) & ~(allowed >> 32):

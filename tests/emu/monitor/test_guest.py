@@ -302,8 +302,10 @@ def test_controls_are_those_wanted_and_those_forced():
     )
     without = make_capabilities(secondary=int(Secondary.EPT) << 32)
     assert not without.mbec
-    with pytest.raises(BadInput, match="the CPU lacks MODE_BASED_EXECUTE of SECONDARY_CONTROLS"):
+    with pytest.raises(BadInput, match="the CPU has no mode-based execute control for EPT"):
         Controls(secondary=MBEC).fields(without)
+    with pytest.raises(BadInput, match="the CPU lacks VPID of SECONDARY_CONTROLS"):
+        Controls(secondary=Secondary.EPT | Secondary.VPID).fields(without)
 
 
 def test_a_state_has_what_vmx_forces_behind_masks():
