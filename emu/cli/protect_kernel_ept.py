@@ -121,11 +121,13 @@ def _lines(results: _Results, protect_at: Point) -> Iterator[str]:
 def _record(results: _Results, protect_at: Point) -> dict[str, Any]:
     boot = results.boot
     held = sum(check.holds for check in results.checks)
+    known = sum(boot.known.values())
     return {
-        "probes": len(results.checks),
+        "probes": len(results.checks) + known,
         "agreements": held,
         "divergences": len(results.checks) - held,
-        "known_divergences": 0,
+        "known_divergences": known,
+        "known": boot.known,
         "seconds": round(boot.early + boot.late, 3),
         "predicted_only": {},
         "not_asked": {_NOTHING: 1} if _unwitnessed(results) else {},

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from crosswalk.emu.check.departures import Departure, named
+from crosswalk.emu.check.departures import Departure, Scope, departures, named
 from crosswalk.emu.check.nested_deviations import Deviation
 from crosswalk.emu.cpu.engine import MAXPHYADDR
 from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
@@ -24,7 +24,16 @@ from crosswalk.walker.nested.outcome import (
 from crosswalk.walker.nested.translate import translate_nested
 from crosswalk.walker.outcome import GeneralProtection, PageFault
 
-__all__ = ["Fault", "GuestEvent", "describe_event", "predict_event"]
+__all__ = [
+    "Fault",
+    "GuestEvent",
+    "departure_of",
+    "departures_of",
+    "describe_event",
+    "predict_event",
+    "same_event",
+    "withheld_right",
+]
 
 _CAUSE = 0x1F
 _NPT_ACCESSES = {
@@ -102,6 +111,12 @@ def same_event(predicted: GuestEvent | None, observed: GuestEvent | None) -> boo
     differing = (predicted.qualification ^ observed.qualification) & ~predicted.open
     same_address = (predicted.gpa, predicted.gla) == (observed.gpa, observed.gla)
     return same_address and not differing
+
+
+def departures_of(name: str, version: str) -> tuple[Departure, ...]:
+    """Return the known departures of a machine, by its name and version, in two dimensions."""
+    who = f"{name.partition(':')[0]} {version.rsplit(maxsplit=1)[-1]}"
+    return departures(Scope.NESTED, who=who)
 
 
 def departure_of(

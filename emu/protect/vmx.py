@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.load.guest import Booted
 from crosswalk.emu.monitor.guest import Exit, GuestMemory, VmxGuest, enter_vmx, long_mode
 from crosswalk.emu.monitor.monitor import Monitor
@@ -28,6 +27,7 @@ from crosswalk.emu.protect.events import (
     GuestEvent,
     VmExit,
     departure_of,
+    departures_of,
     describe_event,
 )
 from crosswalk.emu.protect.machine import FRAMES
@@ -148,8 +148,7 @@ class EptGuest:
         self.user_result = 0
         self._dirty: Bools = np.zeros(FRAMES, np.bool_)
         self._flags = KEPT
-        who = f"{monitor.name.partition(':')[0]} {monitor.version.split()[-1]}"
-        self._departures = departures(Scope.NESTED, who=who)
+        self._departures = departures_of(monitor.name, monitor.version)
         capabilities = enter_vmx(monitor)
         (leaf,) = monitor.perform(commands.cpuid((0x8000_0008, 0)))
         start = booted.context

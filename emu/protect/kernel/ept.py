@@ -1,5 +1,6 @@
 """The host of a Linux kernel under EPT: it enforces protection, and handles VM exits."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,13 @@ from crosswalk.emu.monitor.guest import Exit
 from crosswalk.emu.monitor.vmx import ExitReason, Field, Primary, reason_name
 from crosswalk.emu.protect.attack import violation_result
 from crosswalk.emu.protect.attack_kinds import CR0_WRITTEN, CR4_WRITTEN, EFER_WRITTEN
-from crosswalk.emu.protect.events import GuestEvent, describe_event, same_event
+from crosswalk.emu.protect.events import (
+    GuestEvent,
+    departure_of,
+    departures_of,
+    describe_event,
+    same_event,
+)
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
 from crosswalk.emu.protect.kernel.facts import GuestState
 from crosswalk.emu.protect.kernel.monitored import MonitoredKernel
@@ -67,7 +74,8 @@ class EptProtection(Enforcement):
 
     `kernel` is what `guest` runs. Before `enforce` nothing is withheld. `refusal` is the last exit
     that was refused. Each EPT violation is predicted by the nested walk, its exit qualification
-    included: `unlike` tells those that came otherwise.
+    included: `known` counts those that came as the machine is known to depart, by its departures'
+    names, and `unlike` tells those that came otherwise.
     """
 
     def __init__(self, guest: MonitoredKernel, kernel: KernelImage) -> None:
@@ -75,6 +83,9 @@ class EptProtection(Enforcement):
         self.guest = guest
         self.refusal: EptRefusal | None = None
         self.unlike: list[str] = []
+        self.known: Counter[str] = Counter()
+        monitor = guest.monitor
+        self._departures = departures_of(monitor.name, monitor.version)
         self._ept = EptContext(
             eptp=guest.tables.eptp(accessed_dirty=True),
             mbec=self.kind is TableKind.EPT_MBEC,
@@ -183,8 +194,7 @@ class EptProtection(Enforcement):
         """Handle an EPT violation; return why it is refused, or nothing."""
         predicted, observed = self._predicted(left), _violation(left)
         if not same_event(predicted, observed):
-            said = "none" if predicted is None else describe_event(predicted)
-            self.unlike.append(f"{describe_event(observed)} at RIP {left.rip:#x}, predicted {said}")
+            self._tell(left, predicted, observed)
         frame, made = left.gpa // FRAME, left.qualification
         write, fetch = bool(made & Qualification.WRITE), bool(made & Qualification.FETCH)
         walk = made & Qualification.GLA_VALID and not made & Qualification.PAGE
@@ -195,6 +205,13 @@ class EptProtection(Enforcement):
         if left.idt_vectoring & _VALID:  # An event was being delivered: it still is to be.
             self.guest.vmx.set(_event_again(left))
         return ""
+
+    def _tell(self, left: Exit, predicted: GuestEvent | None, observed: EptViolation) -> None:
+        if known := departure_of(self._departures, predicted, observed):
+            self.known[known] += 1
+            return
+        said = "none" if predicted is None else describe_event(predicted)
+        self.unlike.append(f"{describe_event(observed)} at RIP {left.rip:#x}, predicted {said}")
 
     def _predicted(self, left: Exit) -> GuestEvent | None:
         """Return what the nested walk makes of the access that left the guest."""

@@ -24,7 +24,8 @@ def ept_checks(boot: EptBoot) -> Iterator[Check]:
         yield Check(f"{text}; stopped by {boot.refusal}", holds=False)
         return
     yield Check(text, accounted == faults)
-    others = f"; {boot.unlike[0]}" if boot.unlike else ""
+    others = "".join(f"; {number:,} as known, {which}" for which, number in boot.known.items())
+    others += f"; {boot.unlike[0]}" if boot.unlike else ""
     yield Check(
         "each of them, and of those of attacks, as the nested walk predicts it, exit qualification "
         f"included{others}",

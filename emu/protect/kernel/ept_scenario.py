@@ -31,7 +31,8 @@ class EptBoot(Enforced):
     and from there to idle; `ticks` what the machine's time-stamp counter had advanced by until
     then: Bochs counts instructions, those of the monitor too. `user_code` is the number of frames
     that users were granted execution of. `unlike` tells the EPT violations, until idle and in
-    attacks, that the nested walk didn't predict.
+    attacks, that the nested walk didn't predict, but for those that came as the machine is known to
+    depart: `known` counts these, by its departures' names.
     """
 
     kind: TableKind
@@ -42,6 +43,7 @@ class EptBoot(Enforced):
     ticks: int
     user_code: int
     unlike: tuple[str, ...]
+    known: dict[str, int]
 
 
 def require_point(point: Point) -> None:
@@ -112,6 +114,7 @@ def run_under_ept(
         ticks=ticks,
         user_code=count(host.user_code),
         unlike=tuple(host.unlike),
+        known=dict(sorted(host.known.items())),
         **fields_of(enforced),
     )
 

@@ -135,6 +135,23 @@ def test_a_kernel_is_patched_runs_a_process_and_is_attacked(booted, monitor):
     assert "execution granted to 1 of processes" in words
 
 
+def test_what_bochs_is_known_to_report_otherwise_is_no_failure(booted, none, monkeypatch):
+    """A page that a user executes is stored to: its right to execute is said in another bit."""
+    runs = RUN_USER.replace(f"{PROCESS_FRAME | 7}", f"{OUTSIDE | 7}")
+    runs = runs.replace(f"mov rbx, DIRECT + {PROCESS_FRAME}\n    mov word ptr [rbx], 0x050f\n", "")
+    stores = "mov ecx, USER\n.byte 0x0f, 0x01, 0xcb\nmov dword ptr [rcx + 8], 1\n"
+    writes = "mov ebx, OUTSIDE\nmov word ptr [rbx], 0x050f\n"
+    kernel = tiny_kernel(f"{ROOM}{runs}{stores}", early=writes)
+    boot = booted(kernel=kernel)
+    assert [] == [each.text for each in ept_checks(boot) if not each.holds]
+    assert {"ept-user-execute-in-bit-13": 1} == boot.known
+    assert 1 == boot.granted
+    monkeypatch.setattr(ept, "departure_of", lambda *_: "")
+    boot = booted(kernel=kernel)
+    assert 1 == len(boot.unlike)
+    assert not all(each.holds for each in ept_checks(boot))
+
+
 def test_what_user_mode_and_the_supervisor_execute_only_mbec_keeps_apart(booted):
     boot = booted(RUN_USER, TableKind.EPT)
     assert [] == [each.text for each in ept_checks(boot) if not each.holds]
