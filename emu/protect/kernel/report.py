@@ -24,11 +24,13 @@ from crosswalk.walker.nested.outcome import NestedError
 
 __all__ = [
     "Check",
+    "accounted",
     "attack_lines",
     "attack_record",
     "boot_lines",
     "checks",
     "enforced_checks",
+    "enforced_lines",
     "refusal_record",
     "roots_words",
 ]
@@ -50,7 +52,7 @@ def checks(
     `words` are the words of memory that differ between the two guests at idle: (without nested
     paging, with it).
     """
-    yield _accounted(protected)
+    yield accounted(protected, ExitCode.NPF.name, "nested faults", protected.refusal)
     if protected.refusal is not None:
         return
     nested = protected.plain
@@ -94,53 +96,80 @@ def enforced_checks(enforced: Enforced) -> Iterator[Check]:
         yield Check(f"{each.attack.name}: works unprotected; {end}", not each.wrong)
 
 
-def _accounted(protected: ProtectedBoot) -> Check:
-    faults = protected.exits.get(ExitCode.NPF.name, 0)
-    accounted = sum(protected.causes.values()) - protected.causes.get(Cause.REFUSED, 0)
-    text = f"each of {faults:,} nested faults a change that the rules follow"
-    if protected.refusal is not None:
-        text += f"; stopped by {protected.refusal}"
-    return Check(text, protected.refusal is None and accounted == faults)
+def accounted(enforced: Enforced, exit_name: str, faults: str, stopped_by: object | None) -> Check:
+    """Return the check that each nested fault since protection began is one of the rules' causes.
+
+    `exit_name` is what such exits are counted as, `faults` what they are called, `stopped_by` the
+    exit that was refused, or None.
+    """
+    number = enforced.exits.get(exit_name, 0)
+    ruled = sum(enforced.causes.values()) - enforced.causes.get(Cause.REFUSED, 0)
+    text = f"each of {number:,} {faults} a change that the rules follow"
+    if stopped_by is not None:
+        text += f"; stopped by {stopped_by}"
+    return Check(text, stopped_by is None and ruled == number)
 
 
 def boot_lines(plain: PlainBoot, protected: ProtectedBoot, protect_at: str) -> Iterator[str]:
     """Yield the results of the boot, without the attacks."""
-    counts, nested = protected.counts, protected.plain
+    nested = protected.plain
     yield (
         f"under VMRUN from the first instruction: {nested.seconds:.1f} s of CPU time to idle, "
         f"{nested.seconds / plain.seconds:.2f} times the {plain.seconds:.1f} s without; to where "
         f"protection begins {nested.early / plain.early:.2f} times"
     )
+    tables = protected.counts.tables
+    yield from enforced_lines(
+        protected,
+        protect_at,
+        of_execution=f"read-only and kept data of the image, but for tables ({tables:,} in all)",
+        tables="nested tables",
+        faults="nested faults",
+    )
+
+
+def enforced_lines(
+    enforced: Enforced,
+    protect_at: str,
+    *,
+    of_execution: str,
+    tables: str,
+    faults: str,
+    since: str = "",
+) -> Iterator[str]:
+    """Yield what was granted at a point and since, in one way of enforcing's words.
+
+    `of_execution` says which frames lose execution, `since` what else was granted; `tables` and
+    `faults` are what these are called.
+    """
+    counts = enforced.counts
     yield (
         f"at {protect_at}: {counts.frames:,} frames, by collective rights {counts.read_only:,} "
         f"read-only, {counts.read_write:,} read-write, {counts.read_execute:,} read-execute, "
-        f"{counts.all_three:,} all three ({protected.policy_seconds:.2f} s)"
+        f"{counts.all_three:,} all three ({enforced.policy_seconds:.2f} s)"
     )
     yield (
         f"  writing withheld from {counts.no_write:,}; {counts.sealed:,} of them in the image's "
         f"{counts.image:,} and sealed for good, {counts.text:,} of these text"
     )
-    yield (
-        f"  execution withheld from {counts.no_execute:,}: read-only and kept data of the image, "
-        f"but for tables ({counts.tables:,} in all)"
-    )
-    yield f"  {protected.nested_tables:,} nested tables"
-    pinned = [f"{name.upper()}.{bit}" for name, bits in protected.pinned.items() for bit in bits]
+    yield f"  execution withheld from {counts.no_execute:,}: {of_execution}"
+    yield f"  {enforced.nested_tables:,} {tables}"
+    pinned = [f"{name.upper()}.{bit}" for name, bits in enforced.pinned.items() for bit in bits]
     yield f"  pinned: {', '.join(pinned)}; what would clear one ends the run"
-    for when, exits in (("before", protected.before), ("since", protected.exits)):
+    for when, exits in (("before", enforced.before), ("since", enforced.exits)):
         each = ", ".join(f"{count:,} {name}" for name, count in sorted(exits.items()))
         yield f"exits {when}: {each or 'none'}"
-    for cause, count in sorted(protected.causes.items()):
-        yield f"  {count:,} nested faults: {cause.value}"
-    if protected.patched:
+    for cause, count in sorted(enforced.causes.items()):
+        yield f"  {count:,} {faults}: {cause.value}"
+    if enforced.patched:
         yield (
-            f"  {len(protected.patched):,} frames patched, {len(protected.changed):,} of them "
+            f"  {len(enforced.patched):,} frames patched, {len(enforced.changed):,} of them "
             "different in the end"
         )
     yield (
-        f"  outside what is sealed, since: {len(protected.loaded):,} frames of code patched, "
-        f"writing granted to {protected.granted:,} and withdrawn from {protected.withdrawn:,} "
-        f"that nothing may write any more; rights by {roots_words(protected)}"
+        f"  outside what is sealed, since: {len(enforced.loaded):,} frames of code patched, "
+        f"writing granted to {enforced.granted:,} and withdrawn from {enforced.withdrawn:,} "
+        f"that nothing may write any more{since}; rights by {roots_words(enforced)}"
     )
 
 

@@ -1,0 +1,130 @@
+"""What `protect --kernel` tells of a kernel, whatever enforces its rights: lines, JSON, status."""
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from crosswalk.emu.cli.expecting import record as expectations_record
+from crosswalk.emu.cli.expecting import report_beside
+from crosswalk.emu.cli.output import command_text, emit, remark
+from crosswalk.emu.protect.kernel.report import Check, attack_lines, attack_record
+from crosswalk.emu.protect.kernel.results import Enforced
+from crosswalk.emu.report.expectations import Result
+from crosswalk.walker.errors import BadInput
+
+__all__ = ["kernel_record", "report_kernel"]
+
+_NOTHING = "nothing came to the host since protection began: is --protect-at too late?"
+
+
+def report_kernel(
+    options: argparse.Namespace,
+    enforced: Enforced,
+    checks: Sequence[Check],
+    *,
+    record: Callable[[], dict[str, Any]],
+    lines: Iterable[str],
+    limit: str = "",
+    expected: Sequence[Result],
+) -> int:
+    """Print what came of a protected kernel, and return the exit status.
+
+    `record` makes the document of --json; `lines` are those of the boot; `limit` ends the verdict.
+    `BadInput` where nothing came to the host since protection began.
+    """
+    if options.json:
+        found = {"expectations": expectations_record(expected)} if expected else {}
+        emit({**record(), **found, "reproduce": command_text(options)})
+    else:
+        for line in _lines(enforced, checks, lines, limit):
+            print(line)
+        print(f"reproduce: {command_text(options)}")
+    status = report_beside(options, expected, remark if options.json else print)
+    if _failed(checks) or status == 1:
+        return 1
+    if _unwitnessed(enforced):
+        raise BadInput(f"{options.kernel}: {_NOTHING}")
+    return status
+
+
+def kernel_record(
+    enforced: Enforced,
+    checks: Sequence[Check],
+    *,
+    protect_at: str,
+    seconds: float,
+    refused: dict[str, Any] | None,
+    more: Mapping[str, Any],
+    known: Mapping[str, int] | None = None,
+    since: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Return what came of a protected kernel as JSON.
+
+    `known` counts what came as a machine is known to depart, by its departures' names; `more` and
+    `since` are what one way of enforcing has besides.
+    """
+    held = sum(check.holds for check in checks)
+    departed = sum((known or {}).values())
+    return {
+        "probes": len(checks) + departed,
+        "agreements": held,
+        "divergences": len(checks) - held,
+        "known_divergences": departed,
+        "seconds": round(seconds, 3),
+        "predicted_only": {},
+        "not_asked": {_NOTHING: 1} if _unwitnessed(enforced) else {},
+        "mappings": enforced.extent[0],
+        "unfollowed": {"outside": enforced.extent[1], "reserved": enforced.extent[2]},
+        "assumed": [],
+        "protect_at": protect_at,
+        "frames": asdict(enforced.counts),
+        "nested_tables": enforced.nested_tables,
+        "pinned": enforced.pinned,
+        "exits_before": enforced.before,
+        "exits": enforced.exits,
+        "nested_faults": {cause.name.lower(): n for cause, n in sorted(enforced.causes.items())},
+        "refused": refused,
+        "patched_frames": len(enforced.patched),
+        "since": {
+            "loaded_frames_patched": len(enforced.loaded),
+            "granted": enforced.granted,
+            "withdrawn": enforced.withdrawn,
+            "withdrawals": enforced.lost,
+            "stale": enforced.stale,
+            **(since or {}),
+        },
+        "isolated": enforced.isolated,
+        "rights_steps": enforced.steps,
+        **more,
+        "checks": [asdict(check) for check in checks],
+        "attacks": [attack_record(each) for each in enforced.attacks],
+    }
+
+
+def _lines(
+    enforced: Enforced, checks: Sequence[Check], lines: Iterable[str], limit: str
+) -> Iterator[str]:
+    yield from lines
+    yield ""
+    yield from attack_lines(enforced.attacks)
+    yield ""
+    for check in checks:
+        yield f"{'ok    ' if check.holds else 'FAILED'} {check.text}"
+    yield ""
+    counts = enforced.counts
+    word = _NOTHING if _unwitnessed(enforced) else "protected as the mappings have it"
+    yield (
+        f"verdict: {'FAILED' if _failed(checks) else word}; writing withheld from "
+        f"{counts.no_write:,} of {counts.frames:,} frames, execution from {counts.no_execute:,}"
+        f"{limit}"
+    )
+
+
+def _failed(checks: Sequence[Check]) -> bool:
+    return any(not check.holds for check in checks)
+
+
+def _unwitnessed(enforced: Enforced) -> bool:
+    """Return whether nothing came to the host since protection began: no rule was ever needed."""
+    return not any(enforced.exits.values())
