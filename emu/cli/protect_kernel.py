@@ -14,9 +14,9 @@ from crosswalk.emu.cli.names import kernel_names
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.protect_kernel_ept import protect_kernel_ept
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.linux.image import load_kernel
-from crosswalk.emu.load.linux.points import Point, parse_point
+from crosswalk.emu.load.points import Point, parse_point
 from crosswalk.emu.protect.kernel.report import (
     Check,
     boot_lines,
@@ -83,7 +83,7 @@ def protect_kernel(options: argparse.Namespace) -> int:
         plain = contained(lambda: run_plain(rams[0], guest, protect_at, seconds))
         remark("booting under nested paging…")
         protected, expected = contained(work)
-    except KernelFailure as failure:
+    except GuestFailure as failure:
         for line in failure.lines:
             remark(line)
         raise

@@ -10,8 +10,8 @@ from crosswalk.emu.cli.host_machine import chosen_host, chosen_kind
 from crosswalk.emu.cli.kernel_report import kernel_record, report_kernel
 from crosswalk.emu.cli.names import kernel_names
 from crosswalk.emu.cli.output import remark
-from crosswalk.emu.load.linux.failure import KernelFailure
-from crosswalk.emu.load.linux.points import Point
+from crosswalk.emu.load.failure import GuestFailure
+from crosswalk.emu.load.points import Point
 from crosswalk.emu.monitor.monitor import Monitor
 from crosswalk.emu.protect.kernel.ept_report import ept_boot_lines, ept_checks, ept_refusal_record
 from crosswalk.emu.protect.kernel.ept_scenario import EptBoot, require_point, run_under_ept
@@ -53,7 +53,7 @@ def protect_kernel_ept(options: argparse.Namespace, guest: Guest, protect_at: Po
                 look=look if sentences else None,
                 notice=remark,
             )
-    except KernelFailure as failure:
+    except GuestFailure as failure:
         for line in failure.lines:
             remark(line)
         raise

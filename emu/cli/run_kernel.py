@@ -25,11 +25,12 @@ from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, record
 from crosswalk.emu.cli.names import kernel_names, symbols_of
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, remark
 from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.boot import Boot, Reached
 from crosswalk.emu.load.builtin import GUESTS
-from crosswalk.emu.load.linux.boot import Boot, Reached
-from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.load.failure import GuestFailure
+from crosswalk.emu.load.linux.guest import LinuxGuest
 from crosswalk.emu.load.linux.image import load_kernel
-from crosswalk.emu.load.linux.points import Point, parse_point
+from crosswalk.emu.load.points import Point, parse_point
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
 from crosswalk.emu.report.expectations import Result, expectation_lines
 from crosswalk.emu.report.records import structures_case
@@ -90,10 +91,7 @@ def run(options: argparse.Namespace) -> int:
     def work() -> list[_Point]:
         boot = Boot(
             ram,
-            kernel,
-            initrd=initrd,
-            arguments=options.append or "",
-            levels=levels,
+            LinuxGuest(kernel, initrd, options.append or "", levels),
             on_line=remark if options.console else None,
         )
         earlier: dict[str, Snapshot] = {}
@@ -107,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         found = contained(work)
-    except KernelFailure as failure:
+    except GuestFailure as failure:
         for line in failure.lines:
             remark(line)
         raise

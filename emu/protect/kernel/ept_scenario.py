@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from crosswalk.emu.load.linux.boot import ARGUMENTS, IDLE_TICKS
-from crosswalk.emu.load.linux.points import Point, PointKind
+from crosswalk.emu.load.boot import IDLE_TICKS
+from crosswalk.emu.load.linux.guest import ARGUMENTS
+from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.monitor.monitor import Monitor
 from crosswalk.emu.monitor.vmx import ExitReason
 from crosswalk.emu.protect.kernel.ept import EptProtection, EptRefusal
@@ -66,7 +67,7 @@ def run_under_ept(
     """Boot in `size` bytes of RAM, protect at a point, go on to idle, and attack.
 
     `look` is called when protection begins, with the guest's memory and its registers, `notice`
-    with a line at each stage. Raises `KernelFailure` where the kernel ends, or has run for
+    with a line at each stage. Raises `GuestFailure` where the kernel ends, or has run for
     `seconds`, before it is idle, for another reason than the host's refusal; `BadInput` where it
     hasn't write-protected its text by the point.
     """
@@ -133,10 +134,10 @@ def _run(
         if left is None:
             return
         if time.monotonic() > until:
-            raise kernel.failure(f"the kernel didn't reach {point}: the time is up")
+            raise kernel.failure(f"the guest didn't reach {point}: the time is up")
         if left.reason == ExitReason.HLT:
             if not left.rflags & RFlags.IF:
-                raise kernel.failure(f"the kernel didn't reach {point}: it halted for good")
+                raise kernel.failure(f"the guest didn't reach {point}: it halted for good")
             halts += 1
             if reached is None and halts > IDLE_TICKS:
                 return

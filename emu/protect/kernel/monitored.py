@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.load.linux.failure import KernelFailure, console_lines
+from crosswalk.emu.load.failure import GuestFailure, console_lines
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.load.linux.loader import (
     GDT,
@@ -183,7 +183,7 @@ class MonitoredKernel:
     def run(self, stop: Callable[[], bool] = lambda: False) -> Exit | None:
         """Run until an exit that is no device's, or until `stop` holds after a byte was sent.
 
-        Returns None then. Raises `KernelFailure` where the kernel can't go on, asks for a reset, or
+        Returns None then. Raises `GuestFailure` where the kernel can't go on, asks for a reset, or
         runs for longer without an exit than the monitor's machine may.
         """
         while True:
@@ -268,12 +268,12 @@ class MonitoredKernel:
         word = int.from_bytes(self._msrs[at : at + 8].tobytes(), "little")
         self.vmx.ask(commands.store([(self._bitmaps + 2 * FRAME + at, word)]))
 
-    def failure(self, message: str) -> KernelFailure:
+    def failure(self, message: str) -> GuestFailure:
         """Return the error of a kernel that ended, with what it had sent."""
         shown = console_lines(self.console)
         lines = [f"console, last lines of {len(shown)}:" if shown else "console: nothing"]
         lines += [f"  {line}" for line in shown[-_SHOWN_LINES:]]
-        return KernelFailure(message, (*lines, f"the last exit: {self.left}"))
+        return GuestFailure(message, (*lines, f"the last exit: {self.left}"))
 
     @property
     def ticks(self) -> int:

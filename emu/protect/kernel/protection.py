@@ -8,7 +8,7 @@ from crosswalk.emu.cpu.cpu import Guarded, paging_context
 from crosswalk.emu.cpu.engine import attach
 from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.cpu.svm.host import Exit, Host
-from crosswalk.emu.load.linux.boot import Boot
+from crosswalk.emu.load.boot import Boot
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
 from crosswalk.emu.protect.kernel.facts import GuestState, cpu_state, read_code

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.host import HOST_MODEL
-from crosswalk.emu.load.linux.boot import Boot
-from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.load.boot import Boot
+from crosswalk.emu.load.failure import GuestFailure
+from crosswalk.emu.load.linux.guest import LinuxGuest
 from crosswalk.emu.load.linux.image import KernelImage
-from crosswalk.emu.load.linux.points import Point, PointKind
+from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.protect.kernel.protection import Protection, Refusal
 from crosswalk.emu.protect.kernel.results import Enforced, begun, fields_of, sum_up
 from crosswalk.emu.protect.kernel.subject import attack_kernel
@@ -79,7 +80,7 @@ def run_protected(
 
     `look` is called when protection begins, with the guest's memory and its registers.
 
-    RAM is left as it was at idle. Raises `KernelFailure` where the kernel ends before that for
+    RAM is left as it was at idle. Raises `GuestFailure` where the kernel ends before that for
     another reason than the host's refusal, or doesn't pass the point; `BadInput` where it hasn't
     write-protected its text by then.
     """
@@ -97,7 +98,7 @@ def run_protected(
                 look(boot.memory, reached.context)
             protection.enforce()
             beginning = begun(protection, since)
-    except KernelFailure:
+    except GuestFailure:
         refusal = protection.refusal
         if refusal is None:
             raise
@@ -117,9 +118,7 @@ def run_protected(
 def _boot(ram: Ram, guest: Guest) -> Boot:
     return Boot(
         ram,
-        guest.kernel,
-        initrd=guest.initrd,
-        arguments=guest.arguments,
+        LinuxGuest(guest.kernel, guest.initrd, guest.arguments),
         model=HOST_MODEL,
         on_line=guest.on_line,
     )

@@ -118,7 +118,7 @@ def test_a_kernel_that_protects_nothing_cannot_be_sealed(run, tmp_path):
     path.write_bytes(vmlinux(talking("hang: jmp hang")))
     ran = run("protect", "--kernel", path, "--ram", "32", "--timeout", "1")
     assert 2 == ran.status
-    assert ran.err.endswith("the kernel didn't reach idle: the time is up\n")
+    assert ran.err.endswith("the guest didn't reach idle: the time is up\n")
 
 
 def test_under_ept_a_kernel_runs_in_bochs(run, tiny, bochs3, monkeypatch):

@@ -68,14 +68,14 @@ def test_a_kernel_that_fails_says_how_and_ends_with_status_2(run, tmp_path):
     assert "  about to fail\n" in ran.err
     assert f"exception 6 (#UD) at {BASE:#x}"[:-3] in ran.err
     assert ran.err.splitlines()[-1].startswith(
-        "crosswalk: error: the kernel didn't reach idle: the CPU shut down (triple fault: 6 (#UD)"
+        "crosswalk: error: the guest didn't reach idle: the CPU shut down (triple fault: 6 (#UD)"
     )
 
 
 def test_a_kernel_that_hangs_is_ended(run, tiny):
     ran = run("run", "--kernel", tiny, "--ram", "32", "--timeout", "1")
     assert 2 == ran.status
-    assert ran.err.endswith("crosswalk: error: the kernel didn't reach idle: the time is up\n")
+    assert ran.err.endswith("crosswalk: error: the guest didn't reach idle: the time is up\n")
 
 
 def test_the_console_can_be_watched(run, tiny):

@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.load.linux.boot import Boot
+from crosswalk.emu.load.boot import Boot
+from crosswalk.emu.load.linux.guest import LinuxGuest
 from crosswalk.emu.load.linux.image import parse_kernel
 from crosswalk.guest.init import init_archive
 
@@ -23,6 +24,7 @@ def fetched(package):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def booting(package, **options):
+def booting(package, *, arguments="", levels=4, **options):
     kernel = parse_kernel(Path(fetched(package)).read_bytes())
-    return Boot(Ram(0, 256 << 20), kernel, initrd=init_archive(), **options)
+    guest = LinuxGuest(kernel, init_archive(), arguments, levels)
+    return Boot(Ram(0, 256 << 20), guest, **options)

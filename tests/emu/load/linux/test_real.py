@@ -10,7 +10,7 @@ import pytest
 
 from crosswalk.emu.check import check
 from crosswalk.emu.cli import main
-from crosswalk.emu.load.linux.points import parse_point
+from crosswalk.emu.load.points import parse_point
 from crosswalk.guest.init import AREA, DONE, SHARED, STARTED
 from crosswalk.walker.formats import open_source
 from crosswalk.walker.mappings import mappings

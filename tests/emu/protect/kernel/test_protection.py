@@ -6,7 +6,7 @@ import pytest
 from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
-from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.protect.attack import NestedFault, exit_result
 from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.emu.protect.kernel.rights import RightsFollower
@@ -292,7 +292,7 @@ def test_user_code_in_a_sealed_frame_runs():
         """
     )
     # It runs, and what it does first, a store, finds no handler.
-    with pytest.raises(KernelFailure, match="shut down"):
+    with pytest.raises(GuestFailure, match="shut down"):
         list(guest.run)
     assert {Cause.USER_CODE: 1} == guest.protection.causes
     assert guest.protection.nested.granted[RODATA // PAGE] & EXECUTE

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.load.linux.failure import KernelFailure
-from crosswalk.emu.load.linux.points import parse_point
+from crosswalk.emu.load.failure import GuestFailure
+from crosswalk.emu.load.points import parse_point
 from crosswalk.emu.protect.attack import NotStopped
 from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.emu.protect.kernel.report import attack_lines, attack_record, boot_lines, checks
@@ -154,14 +154,14 @@ def test_lines_and_records_say_what_was_found(booted):
 
 
 def test_a_point_after_the_end_or_before_protection_is_bad():
-    with pytest.raises(KernelFailure, match="idle came before console:never"):
+    with pytest.raises(GuestFailure, match="idle came before console:never"):
         run_protected(Ram(0, RAM), guest(), parse_point("console:never"), 20)
     with pytest.raises(BadInput, match="hasn't write-protected"):
         run_protected(Ram(0, RAM), guest(), parse_point("instructions:3"), 20)
 
 
 def test_a_kernel_that_fails_is_a_failure_of_its_own():
-    with pytest.raises(KernelFailure, match="halted for good"):
+    with pytest.raises(GuestFailure, match="halted for good"):
         run_protected(Ram(0, RAM), guest("cli\nhlt"), PROTECT_AT, 20)
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.host import HOST_MODEL
-from crosswalk.emu.load.linux.boot import Boot
+from crosswalk.emu.load.boot import Boot
+from crosswalk.emu.load.linux.guest import LinuxGuest
 from crosswalk.emu.load.linux.image import parse_kernel
-from crosswalk.emu.load.linux.points import parse_point
+from crosswalk.emu.load.points import parse_point
 from crosswalk.emu.protect.attack import (
     Attack,
     DeliveryRefused,
@@ -160,7 +161,7 @@ def test_what_a_real_kernel_makes_read_only_later_cannot_be_written_past_its_tab
     """By the direct map with CR0.WP clear, not pinned: a filter's page, and its compiled code."""
     kernel = parse_kernel(Path(fetched(CLOUD)).read_bytes())
     initrd = init_archive(patching=True)
-    boot = Boot(Ram(0, 128 << 20), kernel, initrd=initrd, model=HOST_MODEL)
+    boot = Boot(Ram(0, 128 << 20), LinuxGuest(kernel, initrd), model=HOST_MODEL)
     protection = Protection(boot, kernel)
     begin = parse_point(INIT)
     for reached in boot.run([begin], parse_point("idle"), 60):

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from crosswalk.emu.load.linux.failure import KernelFailure
-from crosswalk.emu.load.linux.points import parse_point
+from crosswalk.emu.load.failure import GuestFailure
+from crosswalk.emu.load.points import parse_point
 from crosswalk.emu.monitor.machines import BochsHost
 from crosswalk.emu.monitor.monitor import Monitor
 from crosswalk.emu.protect.attack import NotStopped, Violation, VmExited
@@ -177,7 +177,7 @@ def test_a_window_that_stays_open_shows_and_so_does_a_walk_of_another_mode(
 
 
 def test_what_the_guests_own_tables_refuse_never_comes_to_the_host(booted):
-    with pytest.raises(KernelFailure, match="can't go on: TRIPLE_FAULT"):
+    with pytest.raises(GuestFailure, match="can't go on: TRIPLE_FAULT"):
         booted(f"lidt [rip]\nmov rbx, DIRECT + {OUTSIDE}\ncall rbx")
 
 
@@ -204,9 +204,9 @@ def test_pinned_bits_are_kept_and_others_are_the_guests(booted, none):
 
 
 def test_a_kernel_that_cannot_go_on_says_so(booted):
-    with pytest.raises(KernelFailure, match="didn't reach idle: it halted for good"):
+    with pytest.raises(GuestFailure, match="didn't reach idle: it halted for good"):
         booted("cli\nhlt")
-    with pytest.raises(KernelFailure, match="asks for a reset") as reset:
+    with pytest.raises(GuestFailure, match="asks for a reset") as reset:
         booted("mov al, 0xfe\nout 0x64, al")
     assert "  ready" in reset.value.lines
     with pytest.raises(BadInput, match="no RAM for a guest"):

@@ -6,10 +6,11 @@ import numpy as np
 
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.host import HOST_MODEL
-from crosswalk.emu.load.linux.boot import Boot
-from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.load.boot import Boot
+from crosswalk.emu.load.failure import GuestFailure
+from crosswalk.emu.load.linux.guest import LinuxGuest
 from crosswalk.emu.load.linux.image import KernelImage
-from crosswalk.emu.load.linux.points import parse_point
+from crosswalk.emu.load.points import parse_point
 from crosswalk.emu.protect.kernel.attacks import DIRECT, IMAGE, AttackFrames, attack_table
 from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.emu.protect.kernel.scenario import Guest
@@ -162,7 +163,7 @@ class Protected:
 
     def __init__(self, then="", *, tampered=None):
         kernel = tiny_kernel(then)
-        boot = Boot(Ram(0, RAM), kernel, initrd=b"", model=HOST_MODEL)
+        boot = Boot(Ram(0, RAM), LinuxGuest(kernel, b""), model=HOST_MODEL)
         self.ram = boot.machine.ram
         self.protection = protection = Protection(boot, kernel)
         self.run = boot.run([PROTECT_AT], parse_point("idle"), 20)
@@ -175,7 +176,7 @@ class Protected:
         """Run to idle; what was refused."""
         try:
             list(self.run)
-        except KernelFailure:
+        except GuestFailure:
             assert self.protection.refusal is not None
         return self.protection.refusal
 

@@ -11,7 +11,7 @@ from crosswalk.emu.pc.pc import Delivered, Ended, Machine
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["KernelFailure", "console_lines", "failure_lines"]
+__all__ = ["GuestFailure", "console_lines", "failure_lines"]
 
 _SHOWN_LINES = 20
 _LONGEST_INSTRUCTION = 15
@@ -21,7 +21,7 @@ _WIDTH = 2000
 """The maximum length of a line of the console that is shown: 25 lines of a terminal."""
 
 
-class KernelFailure(CrosswalkError):
+class GuestFailure(CrosswalkError):
     """The kernel ended before the point that was asked for; `lines` describe its last state."""
 
     def __init__(self, message: str, lines: tuple[str, ...]) -> None:

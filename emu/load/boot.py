@@ -1,4 +1,4 @@
-"""Running a kernel from its entry to one point after another."""
+"""Running a guest from its entry to one point after another."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,22 +9,15 @@ import unicorn
 from crosswalk.emu.cpu.cpu import core_state, paging_context
 from crosswalk.emu.cpu.engine import MODEL
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.load.linux.failure import KernelFailure, console_lines, failure_lines
-from crosswalk.emu.load.linux.image import KernelImage
-from crosswalk.emu.load.linux.loader import enter_kernel, place_kernel
-from crosswalk.emu.load.linux.points import Point, PointKind
+from crosswalk.emu.load.entry import Guest
+from crosswalk.emu.load.failure import GuestFailure, console_lines, failure_lines
+from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.pc.pc import Ended, Machine, Stop
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats.corewriter import CoreState
 from crosswalk.walker.memory import Segments
 
-__all__ = ["ARGUMENTS", "IDLE_TICKS", "Boot", "Reached"]
-
-ARGUMENTS = (
-    "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1 nokaslr nolapic noapic acpi=off nosmp "
-    "nohz=off highres=off tsc_early_khz=2000000 lpj=4000000"
-)
-"""The first arguments of every kernel: it uses the UART, and no hardware that is missing."""
+__all__ = ["IDLE_TICKS", "Boot", "Reached"]
 
 IDLE_TICKS = 250
 """How many timer ticks in a row without anything else make a guest idle."""
@@ -49,30 +42,26 @@ class Reached:
 
 
 class Boot:
-    """A kernel booting in its own machine.
+    """A guest booting in its own machine.
 
-    `arguments` follow `ARGUMENTS`; `levels` is 4 or 5, `model` the CPU's. `on_line` is
-    called with each line that the console shows. `memory` is a view of RAM, not a copy: it
-    changes when the boot goes on.
+    `model` is the CPU's. `on_line` is called with each line that the console shows. `memory` is a
+    view of RAM, not a copy: it changes when the boot goes on.
 
-    Raises `BadInput` where kernel, arguments and initial RAM disk don't fit into RAM.
+    Raises `BadInput` where the guest doesn't fit into RAM.
     """
 
     def __init__(
         self,
         ram: Ram,
-        kernel: KernelImage,
+        guest: Guest,
         *,
-        initrd: bytes,
-        arguments: str = "",
-        levels: int = 4,
         model: int = MODEL,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
-        place_kernel(ram, kernel, f"{ARGUMENTS} {arguments}".strip(), initrd)
+        guest.place(ram)
         self.machine = Machine(ram, model=model)
         self.machine.on_console = self._on_console
-        enter_kernel(self.machine, kernel.entry, levels)
+        guest.enter(self.machine)
         self.memory = Segments([(ram.start, ram.bytes)])
         self._on_line = on_line
         self._shown = 0
@@ -84,7 +73,7 @@ class Boot:
 
         Points reached at the same time come in the given order.
 
-        Raises `KernelFailure` where the kernel ends, or has run for `seconds` of the host's time,
+        Raises `GuestFailure` where the kernel ends, or has run for `seconds` of the host's time,
         before `until`, and where it reaches that without having passed all other points.
         """
         self._pending = list(dict.fromkeys((*points, until)))
@@ -182,7 +171,7 @@ class Boot:
             state=replace(core_state(machine.cpu), paging=context),
         )
 
-    def _failure(self, ended: Ended, point: Point, why: str | None = None) -> KernelFailure:
+    def _failure(self, ended: Ended, point: Point, why: str | None = None) -> GuestFailure:
         detail = f" ({ended.detail})" if ended.detail else ""
-        message = why or f"the kernel didn't reach {point}: {ended.stop.value}{detail}"
-        return KernelFailure(message, tuple(failure_lines(self.machine, ended)))
+        message = why or f"the guest didn't reach {point}: {ended.stop.value}{detail}"
+        return GuestFailure(message, tuple(failure_lines(self.machine, ended)))

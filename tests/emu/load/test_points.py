@@ -1,6 +1,6 @@
 import pytest
 
-from crosswalk.emu.load.linux.points import Point, PointKind, parse_point
+from crosswalk.emu.load.points import Point, PointKind, parse_point
 from crosswalk.walker.errors import BadInput
 
 SYMBOLS = {"_text": 0xFFFF_FFFF_8100_0000, "secondary": 0xFFFF_FFFF_8100_0040}

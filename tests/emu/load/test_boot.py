@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.load.linux.boot import ARGUMENTS, Boot
-from crosswalk.emu.load.linux.failure import KernelFailure, console_lines
+from crosswalk.emu.load.boot import Boot
+from crosswalk.emu.load.failure import GuestFailure, console_lines
+from crosswalk.emu.load.linux.guest import ARGUMENTS, LinuxGuest
 from crosswalk.emu.load.linux.image import parse_kernel
-from crosswalk.emu.load.linux.points import Point, parse_point
+from crosswalk.emu.load.points import Point, parse_point
 from tests.emu.cpu.assembly import SLEEP
 from tests.emu.load.linux.kernels import BASE, TABLES, TEXT, talking, vmlinux
 
@@ -28,13 +29,14 @@ SLEEPING = f"""
 {SLEEP}"""
 
 
-def booted(source, **options):
-    kernel = parse_kernel(vmlinux(source, **options.pop("elf", {})))
-    return Boot(Ram(0, 32 << 20), kernel, initrd=b"", **options)
+def booted(source, *, arguments="", levels=4, elf=None, **options):
+    kernel = parse_kernel(vmlinux(source, **elf or {}))
+    guest = LinuxGuest(kernel, b"", arguments, levels)
+    return Boot(Ram(0, 32 << 20), guest, **options)
 
 
 def failure(source, until=IDLE, seconds=20, points=(), **options):
-    with pytest.raises(KernelFailure) as caught:
+    with pytest.raises(GuestFailure) as caught:
         list(booted(source, **options).run(points, until, seconds))
     return str(caught.value), "\n".join(caught.value.lines)
 
@@ -109,7 +111,7 @@ def test_lines_of_the_console_are_told_as_they_come():
     lines = []
     source = talking("lea rdi, [rip + text]\ncall say", "a\\r\\n\\033[1mb")
     boot = booted(source, on_line=lines.append)
-    with pytest.raises(KernelFailure):
+    with pytest.raises(GuestFailure):
         list(boot.run([], IDLE, 20))
     assert ["a", r"\x1b[1mb", "a", r"\x1b[1mb"] == lines
 
@@ -122,19 +124,19 @@ def test_lines_of_the_console_are_cut_and_escaped():
 
 def test_a_kernel_that_panics_and_resets_is_a_failure_with_its_last_words():
     message, lines = failure(talking("mov al, 0xfe\nout 0x64, al", "panic: no room"))
-    assert "the kernel didn't reach idle: the guest asked for a reset" == message
+    assert "the guest didn't reach idle: the guest asked for a reset" == message
     assert "console, last lines of 1:\n  panic: no room\n" in lines
 
 
 def test_a_kernel_that_hangs_is_a_failure_within_its_time():
     message, lines = failure(talking("hang: jmp hang"), seconds=1)
-    assert "the kernel didn't reach idle: the time is up" == message
+    assert "the guest didn't reach idle: the time is up" == message
     assert "jmp 0x1000" in lines
 
 
 def test_a_kernel_that_halts_is_a_failure():
     message, lines = failure(talking(""))
-    assert "the kernel didn't reach idle: halted for good" in message
+    assert "the guest didn't reach idle: halted for good" in message
     assert f"cr3 {TABLES:016x}" in lines
     assert "no exceptions" in lines
 

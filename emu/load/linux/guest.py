@@ -1,0 +1,37 @@
+"""A Linux kernel as a guest: with its arguments and its initial RAM disk, at its 64-bit entry."""
+
+from dataclasses import dataclass
+
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.linux.image import KernelImage
+from crosswalk.emu.load.linux.loader import enter_kernel, place_kernel
+from crosswalk.emu.pc.pc import Machine
+
+__all__ = ["ARGUMENTS", "LinuxGuest"]
+
+ARGUMENTS = (
+    "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1 nokaslr nolapic noapic acpi=off nosmp "
+    "nohz=off highres=off tsc_early_khz=2000000 lpj=4000000"
+)
+"""The first arguments of every kernel: it uses the UART, and no hardware that is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinuxGuest:
+    """A kernel, its initial RAM disk, and arguments behind `ARGUMENTS`; a `Guest`.
+
+    `levels` is 4 or 5, the paging of the entry.
+    """
+
+    kernel: KernelImage
+    initrd: bytes
+    arguments: str = ""
+    levels: int = 4
+
+    def place(self, ram: Ram) -> None:
+        """Write them to RAM, with the zero page; errors as in `place_kernel`."""
+        place_kernel(ram, self.kernel, f"{ARGUMENTS} {self.arguments}".strip(), self.initrd)
+
+    def enter(self, machine: Machine) -> None:
+        """Bring the CPU to the 64-bit entry."""
+        enter_kernel(machine, self.kernel.entry, self.levels)
