@@ -8,7 +8,12 @@ from typing import Any
 from crosswalk.emu.cli.expecting import record as expectations_record
 from crosswalk.emu.cli.expecting import report_beside
 from crosswalk.emu.cli.output import command_text, emit, remark
-from crosswalk.emu.protect.kernel.report import Check, attack_lines, attack_record
+from crosswalk.emu.protect.kernel.report import (
+    Check,
+    attack_counts,
+    attack_lines,
+    attack_record,
+)
 from crosswalk.emu.protect.kernel.results import Enforced
 from crosswalk.emu.report.expectations import Result
 from crosswalk.walker.errors import BadInput
@@ -99,6 +104,7 @@ def kernel_record(
         **more,
         "checks": [asdict(check) for check in checks],
         "attacks": [attack_record(each) for each in enforced.attacks],
+        "attack_counts": attack_counts(enforced.attacks),
     }
 
 
@@ -115,10 +121,19 @@ def _lines(
     counts = enforced.counts
     word = _NOTHING if _unwitnessed(enforced) else "protected as the mappings have it"
     yield (
-        f"verdict: {'FAILED' if _failed(checks) else word}; writing withheld from "
-        f"{counts.no_write:,} of {counts.frames:,} frames, execution from {counts.no_execute:,}"
-        f"{limit}"
+        f"verdict: {'FAILED' if _failed(checks) else word}; {_attacks_text(enforced)}writing "
+        f"withheld from {counts.no_write:,} of {counts.frames:,} frames, execution from "
+        f"{counts.no_execute:,}{limit}"
     )
+
+
+def _attacks_text(enforced: Enforced) -> str:
+    """Return how the attacks ended, for the verdict; after a refusal there were none."""
+    if not enforced.attacks:
+        return ""
+    number = attack_counts(enforced.attacks)
+    missing = f", {number['not_built']} not built" if number["not_built"] else ""
+    return f"{number['stopped']} attacks stopped, {number['not_stopped']} not{missing}; "
 
 
 def _failed(checks: Sequence[Check]) -> bool:

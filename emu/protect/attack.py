@@ -27,6 +27,7 @@ __all__ = [
     "GuestFault",
     "Intercepted",
     "NestedFault",
+    "NotBuilt",
     "NotStopped",
     "Other",
     "Refused",
@@ -175,6 +176,16 @@ class NotStopped:
 
 
 @dataclass(frozen=True, slots=True)
+class NotBuilt:
+    """The guest has nothing to build the attack of: it was never run. `why` says what it lacks."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return f"not built: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
 class Crash:
     """The emulator's process dies."""
 
@@ -202,6 +213,7 @@ Result = (
     | Granted
     | GuestFault
     | NotStopped
+    | NotBuilt
     | Crash
     | Other
 )
@@ -244,8 +256,15 @@ class Attacked(Generic[Program]):
         return self.result == self.attack.expected
 
     @property
+    def built(self) -> bool:
+        """Whether the attack was run at all; else it shows nothing."""
+        return not isinstance(self.result, NotBuilt)
+
+    @property
     def wrong(self) -> list[str]:
-        """What isn't as it should be, in words."""
+        """What isn't as it should be, in words; nothing of an attack that wasn't built."""
+        if not self.built:
+            return []
         found = [] if self.as_expected else [f"{self.result}, not {self.attack.expected}"]
         if not self.works_unprotected:
             found.append(f"where nothing is protected: {self.unprotected}")
@@ -280,15 +299,20 @@ def run_attacks(
     attacks: Iterable[Attack[Program]],
     *,
     unprotected: Callable[[Attack[Program]], bool] = lambda _: True,
+    lacking: Callable[[Attack[Program]], str] = lambda _: "",
     crashes: Crashes | None = None,
 ) -> Iterator[Attacked[Program]]:
     """Run each attack without protection, where `unprotected` says so, and then with it.
 
-    One that is expected to crash the emulator runs in a child process, by `crashes`. The subject
-    is restored at the end.
+    `lacking` says what the guest lacks for an attack, which isn't built then, or nothing. One that
+    is expected to crash the emulator runs in a child process, by `crashes`. The subject is restored
+    at the end.
     """
     crashes = emulator_crashes if crashes is None else crashes
     for attack in attacks:
+        if why := lacking(attack):
+            yield Attacked(attack, NotBuilt(why))
+            continue
         bare = run_attack(subject, attack, protected=False) if unprotected(attack) else None
         if isinstance(attack.expected, Crash):
             died_of = crashes(partial(run_attack, subject, attack))

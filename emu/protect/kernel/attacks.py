@@ -5,7 +5,9 @@ kernel's own text. It ends with a HLT, and has worked if it has changed a word i
 R15 to MARK.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.protect.attack import (
@@ -27,6 +29,7 @@ __all__ = [
     "AttackFrames",
     "Code",
     "attack_table",
+    "lacking",
 ]
 
 DIRECT, IMAGE = 0xFFFF_8880_0000_0000, 0xFFFF_FFFF_8000_0000
@@ -97,6 +100,9 @@ EXECUTABLE = "btr qword ptr [rbx], 63\ninvlpg [rdi]"
 """Source that clears NX in the entry at RBX, that of the page at RDI."""
 EXECUTE_FREE = "execute free memory"
 
+_FIELDS = {"result": "free"}
+"""The field of `AttackFrames` that a symbol is of, where the names differ."""
+
 
 @dataclass(frozen=True, slots=True)
 class AttackFrames:
@@ -105,7 +111,8 @@ class AttackFrames:
     `site` is the text that injected code replaces; `text`, `rodata` and `data` are frames of the
     image; `free` are zeroed frames that may be written, not of the image; `user` is a page that a
     user may execute, and `user_frame` its frame. `copier` is code in text that copies RCX bytes
-    from RSI to RDI and returns. `root` is the root table.
+    from RSI to RDI and returns. `root` is the root table. What the kernel doesn't have is 0, and
+    `lacks` says why, by the field's name.
     """
 
     site: int
@@ -117,6 +124,7 @@ class AttackFrames:
     user_frame: int
     copier: int
     root: int
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def result(self) -> int:
@@ -139,6 +147,16 @@ class Code:
     does: str
     source: str
     target: int | None
+
+
+def lacking(code: Code, frames: AttackFrames) -> str:
+    """Return why an attack can't be built: what its source names, and the kernel lacks; or "".
+
+    A symbol of the source begins with its field's name; the code itself has to lie at the site.
+    """
+    begins = {each.lower() for each in re.findall(r"\b[A-Z]+", code.source)}
+    fields = {"site", *(_FIELDS.get(each, each) for each in begins)}
+    return next((why for name, why in frames.lacks.items() if name in fields), "")
 
 
 def _attack(

@@ -14,7 +14,7 @@ from crosswalk.emu.protect.attack import (
     violation_result,
 )
 from crosswalk.emu.protect.kernel.attack_kinds import attacks_for
-from crosswalk.emu.protect.kernel.attacks import IMAGE, MARK, AttackFrames, Code
+from crosswalk.emu.protect.kernel.attacks import IMAGE, MARK, AttackFrames, Code, lacking
 from crosswalk.emu.protect.kernel.ept import EptProtection, EptRefusal, exit_words
 from crosswalk.emu.protect.kernel.injected import find_frames, injected_code, planted
 from crosswalk.walker.architecture import RFlags, Vector
@@ -29,10 +29,15 @@ _ENDS = (Vector.DF, Vector.GP, Vector.PF)
 def attack_under_ept(host: EptProtection) -> Iterator[Attacked[Code]]:
     """Run each attack from the state that the kernel is in now, in which it is left.
 
-    It is at an exit in the kernel, with a process's memory mapped; errors as `find_frames`.
+    It is at an exit in the kernel. An attack for which the kernel has nothing that it needs isn't
+    built.
     """
     frames = find_frames(host)
-    yield from run_attacks(EptSubject(host, frames), attacks_for(frames, host.kind))
+    yield from run_attacks(
+        EptSubject(host, frames),
+        attacks_for(frames, host.kind),
+        lacking=lambda attack: lacking(attack.program, frames),
+    )
 
 
 class EptSubject:

@@ -24,6 +24,18 @@ _NX = 1 << 63
 _SITE_PAGES = 2
 _FREE, _LOOKED_AT = 6, 64
 _COPIES = (b"\xf3\xa4\xc3", b"\xf3\xa4\xe9")  # rep movsb, and a return or a jump to one
+_LACKING = {
+    "site": "sealed text for the attacker's code",
+    "text": "sealed text beside that",
+    "rodata": "sealed data in pages of 4 KiB",
+    "data": "sections named as data that is never freed",
+    "free": "zeroed memory",
+    "user": "process's code mapped that has run",
+    "copier": "code that copies a string and returns",
+}
+"""What the kernel has none of, by the fields of `AttackFrames`."""
+_MAPPED = {"site", "text", "rodata", "data"}
+"""What has to be mapped at its address in the direct map and in the image."""
 
 _USER_CODE = bytes.fromhex("488903 c3 0f01c1")  # mov [rbx], rax; ret; vmcall
 _LEAVES = 4  # Where VMCALL is in it.
@@ -65,7 +77,9 @@ def _symbols(memory: PhysicalMemory, frames: AttackFrames) -> dict[str, int]:
     direct = {"TEXT": frames.text, "FREE0": frames.free[0], "USER_FRAME": frames.user_frame}
     for base, mapped in ((IMAGE, image), (DIRECT, direct)):
         for name, pa in mapped.items():
-            symbols[f"{name}_ENTRY"] = DIRECT + _entry(memory, frames.root, base + pa)
+            # What isn't mapped is lacking, and no attack that is built names it.
+            if leaf := find_leaf(memory, frames.root, base + pa):
+                symbols[f"{name}_ENTRY"] = DIRECT + leaf.entry
     # Other code than the image's isn't mapped with it.
     if leaf := find_leaf(memory, frames.root, IMAGE + frames.text):
         symbols["TEXT_IMAGE_ENTRY"] = DIRECT + leaf.entry
@@ -77,57 +91,57 @@ def _symbols(memory: PhysicalMemory, frames: AttackFrames) -> dict[str, int]:
     return symbols
 
 
-def _entry(memory: PhysicalMemory, root: int, va: int) -> int:
-    leaf = find_leaf(memory, root, va)
-    if leaf is None:
-        raise CrosswalkError(f"{va:#x} isn't mapped")
-    return leaf.entry
-
-
 def find_frames(host: Enforcement) -> AttackFrames:
     """Return what to attack in the kernel, while it has a process's memory mapped.
 
-    Raises `CrosswalkError` where the kernel has no such frames.
+    What it doesn't have is in `lacks`.
     """
     grants, memory, root = host.grants, host.memory, host.root
     text = _numbers(grants.text)
     writable = may(grants.permissions, Permission.WRITE)
     executable = may(grants.permissions, Permission.EXECUTE)
-    sealed_data = grants.sealed & ~grants.text
-    rodata = [
+    rodata = (
         frame
-        for frame in _numbers(sealed_data & ~executable)
+        for frame in _numbers(grants.sealed & ~grants.text & ~executable)
         if (leaf := find_leaf(memory, root, IMAGE + frame * FRAME)) and leaf.size == FRAME
-    ]
+    )
     data = _numbers(grants.kept & writable & ~executable & ~grants.tables)
-    free = list(_free(memory, writable & ~grants.image & ~grants.tables))
-    user = next(
-        (
-            (va, pa)
-            for va, pa in _user_code(memory, root)
-            # It is attacked where it has run: where its own right to execute is granted.
-            if executes(host.kind) & int(host.due[pa // FRAME])
-        ),
-        None,
+    free = [each * FRAME for each in _free(memory, writable & ~grants.image & ~grants.tables)]
+    users = (
+        (va, pa)
+        for va, pa in _user_code(memory, root)
+        # It is attacked where it has run: where its own right to execute is granted.
+        if executes(host.kind) & int(host.due[pa // FRAME])
     )
-    if len(text) <= _SITE_PAGES or not rodata or not data or len(free) < _FREE or user is None:
-        raise CrosswalkError("the kernel lacks frames that the attacks need")
-    found = AttackFrames(
-        site=text[0] * FRAME,
-        text=text[_SITE_PAGES] * FRAME,
-        rodata=rodata[0] * FRAME,
-        data=data[-1] * FRAME,
-        free=tuple(frame * FRAME for frame in free),
-        user=user[0],
-        user_frame=user[1],
-        copier=IMAGE + _copier(host, text),
+    site, other = (text[0], text[_SITE_PAGES]) if len(text) > _SITE_PAGES else (0, 0)
+    found = {
+        "site": site * FRAME,
+        "text": other * FRAME,
+        "rodata": next(rodata, 0) * FRAME,
+        "data": data[-1] * FRAME if data else 0,
+        "copier": _copier(host, text),
+    }
+    user, user_frame = next(users, (0, 0))
+    frames = {**found, "user": user, "free": len(free) == _FREE}
+    lacks = {name: f"the kernel has no {_LACKING[name]}" for name in frames if not frames[name]}
+    return AttackFrames(
+        **found,
+        user=user,
+        user_frame=user_frame,
+        free=tuple(free) if len(free) == _FREE else (0,) * _FREE,
         root=root,
+        lacks=lacks | _moved(memory, root, {name: found[name] for name in _MAPPED - set(lacks)}),
     )
-    for base in (DIRECT, IMAGE):
-        for pa in (found.site, found.text, found.rodata, found.data):
+
+
+def _moved(memory: PhysicalMemory, root: int, frames: dict[str, int]) -> dict[str, str]:
+    """Return which of these frames aren't mapped where attacks expect them to be, and why not."""
+    found = {}
+    for name, pa in sorted(frames.items()):
+        for base in (DIRECT, IMAGE):
             leaf = find_leaf(memory, root, base + pa)
             if leaf is None or leaf.pa + (base + pa) % leaf.size != pa:
-                raise CrosswalkError(f"{pa:#x} isn't mapped at {base + pa:#x}: KASLR?")
+                found[name] = f"{pa:#x} isn't mapped at {base + pa:#x}: KASLR?"
     return found
 
 
@@ -157,11 +171,15 @@ def _user_code(memory: PhysicalMemory, root: int) -> Iterator[tuple[int, int]]:
 
 
 def _copier(host: Enforcement, text: list[int]) -> int:
+    """Return the address of code that copies a string and returns, 0 if there is none."""
+    if not text:
+        return 0
     content = host.memory.read(text[0] * FRAME, (text[-1] + 1 - text[0]) * FRAME)
-    found = [at for at in (content.find(code) for code in _COPIES) if at >= 0]
-    if not found or not host.grants.text[text[0] + found[0] // FRAME]:
-        raise CrosswalkError("the kernel has no code that copies a string and returns")
-    return text[0] * FRAME + found[0]
+    for code in _COPIES:
+        at = content.find(code)
+        if at >= 0 and host.grants.text[text[0] + at // FRAME]:
+            return IMAGE + text[0] * FRAME + at
+    return 0
 
 
 def _numbers(frames: Bools) -> list[int]:

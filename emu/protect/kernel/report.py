@@ -10,6 +10,7 @@ from crosswalk.emu.protect.attack import (
     DeliveryRefused,
     Intercepted,
     NestedFault,
+    NotBuilt,
     NotStopped,
     Violation,
     VmExited,
@@ -25,6 +26,7 @@ from crosswalk.walker.nested.outcome import NestedError
 __all__ = [
     "Check",
     "accounted",
+    "attack_counts",
     "attack_lines",
     "attack_record",
     "boot_lines",
@@ -91,7 +93,7 @@ def enforced_checks(enforced: Enforced) -> Iterator[Check]:
         f"of {enforced.counts.sealed:,} sealed frames none has changed but what was patched",
         enforced.changed <= enforced.patched,
     )
-    for each in enforced.attacks:
+    for each in (each for each in enforced.attacks if each.built):
         end = "succeeds, as said" if isinstance(each.result, NotStopped) else "is stopped"
         yield Check(f"{each.attack.name}: works unprotected; {end}", not each.wrong)
 
@@ -182,6 +184,9 @@ def attack_lines(attacks: Sequence[Attacked[Code]]) -> Iterator[str]:
     """Yield the table of attacks."""
     for each in attacks:
         yield f"{each.attack.name}: {each.attack.program.does}"
+        if not each.built:
+            yield f"    {each.result}"
+            continue
         before = "succeeds" if each.works_unprotected else "FAILS"
         yield f"    unprotected {before}; protected {_ending(each)}"
 
@@ -191,6 +196,7 @@ def attack_record(each: Attacked[Code]) -> dict[str, Any]:
     attack, result = each.attack, each.result
     succeeds = isinstance(result, NotStopped)
     stopped_by, error_code, gpa, detail = None, None, None, ""
+    built = each.built
     match result:
         case NestedFault():
             stopped_by, error_code = ExitCode.NPF.name, result.error_code
@@ -208,14 +214,26 @@ def attack_record(each: Attacked[Code]) -> dict[str, Any]:
     return {
         "name": attack.name,
         "does": attack.program.does,
-        "unprotected": each.works_unprotected,
-        "protected": succeeds,
+        "unprotected": each.works_unprotected if built else None,
+        "protected": succeeds if built else None,
         "stopped_by": stopped_by,
         "error_code": error_code,
         "gpa": gpa,
         "detail": detail,
         "why_not": attack.why if succeeds else "",
-        "as_meant": not each.wrong,
+        "as_meant": not each.wrong if built else None,
+        "not_built": result.why if isinstance(result, NotBuilt) else "",
+    }
+
+
+def attack_counts(attacks: Sequence[Attacked[Code]]) -> dict[str, int]:
+    """Return how many attacks were stopped, weren't, and weren't built."""
+    succeeded = sum(isinstance(each.result, NotStopped) for each in attacks)
+    built = sum(each.built for each in attacks)
+    return {
+        "stopped": built - succeeded,
+        "not_stopped": succeeded,
+        "not_built": len(attacks) - built,
     }
 
 

@@ -14,7 +14,14 @@ from crosswalk.emu.protect.attack import (
     exit_result,
     run_attacks,
 )
-from crosswalk.emu.protect.kernel.attacks import IMAGE, MARK, AttackFrames, Code, attack_table
+from crosswalk.emu.protect.kernel.attacks import (
+    IMAGE,
+    MARK,
+    AttackFrames,
+    Code,
+    attack_table,
+    lacking,
+)
 from crosswalk.emu.protect.kernel.injected import find_frames, injected_code, planted
 from crosswalk.emu.protect.kernel.protection import Protection, Refusal
 from crosswalk.walker.architecture import RFlags
@@ -28,10 +35,14 @@ _R15 = GENERAL.index("r15")
 def attack_kernel(protection: Protection) -> Iterator[Attacked[Code]]:
     """Run each attack from the state that the kernel is in now, in which it is left.
 
-    A process's memory has to be mapped there; errors as `find_frames`.
+    One for which the kernel has nothing that it needs isn't built.
     """
     frames = find_frames(protection)
-    yield from run_attacks(KernelSubject(protection, frames), attack_table(frames))
+    yield from run_attacks(
+        KernelSubject(protection, frames),
+        attack_table(frames),
+        lacking=lambda attack: lacking(attack.program, frames),
+    )
 
 
 class KernelSubject:

@@ -16,6 +16,7 @@ from crosswalk.emu.protect.attack import (
     DeliveryRefused,
     Intercepted,
     NestedFault,
+    NotBuilt,
     NotStopped,
     Other,
     run_attack,
@@ -23,11 +24,22 @@ from crosswalk.emu.protect.attack import (
 from crosswalk.emu.protect.kernel.attacks import Code, attack_table
 from crosswalk.emu.protect.kernel.injected import find_frames
 from crosswalk.emu.protect.kernel.protection import Protection
+from crosswalk.emu.protect.kernel.report import attack_counts, attack_lines, attack_record
 from crosswalk.emu.protect.kernel.subject import KernelSubject, attack_kernel
 from crosswalk.guest.init import init_archive
 from crosswalk.walker.protection.pagelist import Permission
 from tests.emu.load.linux.distribution_kernels import CLOUD, INIT, fetched
-from tests.emu.protect.kernel.tiny_kernel import DATA, END, NAMES, PAGE, TEXT, Protected
+from tests.emu.protect.kernel.tiny_kernel import (
+    BASE,
+    DATA,
+    END,
+    LEAVES,
+    NAMES,
+    PAGE,
+    TABLES,
+    TEXT,
+    Protected,
+)
 
 NOT_STOPPED = {
     "forge the patching window",
@@ -154,6 +166,44 @@ def test_an_attack_that_does_nothing_ends_otherwise():
     subject, frames = subject_of(Protected())
     result = run_attack(subject, Attack("idle", Code("", "nop", frames.data), NotStopped()))
     assert isinstance(result, Other)
+
+
+def test_one_attack_that_cannot_be_built_is_one_row_and_ends_nothing(table):
+    guest = Protected()
+    guest.go_on()
+    content = guest.ram.bytes[TEXT:END]
+    (at,) = (i for i in range(len(content)) if bytes(content[i : i + 3]) == b"\xf3\xa4\xc3")
+    content[at + 2] = 0xCC
+    found = attacked(guest)
+    assert NAMES == list(found)
+    copying = found.pop("forge the patching window")
+    assert NotBuilt("the kernel has no code that copies a string and returns") == copying.result
+    assert (False, []) == (copying.built, copying.wrong)
+    assert {name: table[name].result for name in found} == {
+        name: each.result for name, each in found.items()
+    }
+    stopped = len(NAMES) - len(NOT_STOPPED)
+    counts = attack_counts([*found.values(), copying])
+    assert {"stopped": stopped, "not_stopped": 3, "not_built": 1} == counts
+    (_, line) = attack_lines([copying])
+    assert line.strip() == f"not built: {copying.result.why}"
+    record = attack_record(copying)
+    assert (None, None, None, copying.result.why) == (
+        record["protected"],
+        record["stopped_by"],
+        record["as_meant"],
+        record["not_built"],
+    )
+
+
+def test_text_that_is_elsewhere_leaves_nothing_to_build():
+    guest = Protected()
+    guest.go_on()
+    at = TABLES + LEAVES * PAGE + 8 * ((TEXT - BASE) // PAGE)
+    guest.ram.words[at // 8] += PAGE
+    found = attacked(guest)
+    assert {False} == {each.built for each in found.values()}
+    assert "isn't mapped at" in found["write data"].result.why
 
 
 @pytest.mark.slow
