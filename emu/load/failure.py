@@ -8,6 +8,7 @@ from unicorn import x86_const as x86
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu
 from crosswalk.emu.cpu.delivery import Kind, vector_name
 from crosswalk.emu.pc.pc import Delivered, Ended, Machine
+from crosswalk.emu.pc.unanswered import unanswered_lines
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.formats.located_errors import printable
 
@@ -33,7 +34,11 @@ class GuestFailure(CrosswalkError):
 
 
 def failure_lines(machine: Machine, ended: Ended) -> Iterator[str]:
-    """Yield the console's last lines, the last exceptions, the registers and the code at RIP."""
+    """Yield what a run left behind.
+
+    The console's last lines, the last exceptions, the registers, the code at RIP, and what
+    was asked of hardware that isn't there.
+    """
     shown = console_lines(machine.console)
     yield f"console, last lines of {len(shown)}:" if shown else "console: nothing"
     for line in shown[-_SHOWN_LINES:]:
@@ -43,6 +48,7 @@ def failure_lines(machine: Machine, ended: Ended) -> Iterator[str]:
     yield from _registers(machine.cpu)
     yield "code:"
     yield from _code(machine.cpu)
+    yield from unanswered_lines(machine.unanswered)
 
 
 def console_lines(sent: bytes | bytearray) -> list[str]:

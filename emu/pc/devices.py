@@ -18,6 +18,7 @@ __all__ = [
     "UART_PORTS",
     "Clock",
     "Cmos",
+    "DebugExit",
     "Device",
     "Pic",
     "Ports",
@@ -86,6 +87,10 @@ class Ports:
         """Give `device` these ports, as its registers from 0 on."""
         for register, port in enumerate(ports):
             self._owners[port] = (device, register)
+
+    def answers(self, port: int) -> bool:
+        """Return whether a device has the port."""
+        return port in self._owners
 
     def read(self, port: int, size: int) -> int:
         """Return `size` bytes from `port` on, the first one the lowest."""
@@ -226,6 +231,24 @@ class ResetLine:
         """Take a command."""
         if value == _PULSE:
             self._pulled()
+
+
+class DebugExit:
+    """A port by which a guest ends its own run; `left` is called with the status.
+
+    The status is `value << 1 | 1` of the value written, as QEMU's isa-debug-exit makes it.
+    """
+
+    def __init__(self, left: Callable[[int], None]) -> None:
+        self._left = left
+
+    def read(self, _register: int) -> int:
+        """Return 0."""
+        return 0
+
+    def write(self, _register: int, value: int) -> None:
+        """Take the value of an exit."""
+        self._left(value << 1 | 1)
 
 
 class Uart:

@@ -34,12 +34,14 @@ from crosswalk.emu.pc.devices import (
     UART_PORTS,
     Clock,
     Cmos,
+    DebugExit,
     Pic,
     Ports,
     ResetLine,
     Uart,
     line_vector,
 )
+from crosswalk.emu.pc.unanswered import Target, Unanswered
 from crosswalk.walker.architecture import RFlags, Vector
 
 __all__ = ["Delivered", "Ended", "Machine", "Stop"]
@@ -48,6 +50,11 @@ _TIMER_IRQ = 0
 _KEPT_EVENTS = 16
 _HLT = b"\xf4"
 _HIGHEST = 1 << 32
+_VERBS = {
+    unicorn.UC_MEM_READ_UNMAPPED: "a read of",
+    unicorn.UC_MEM_WRITE_UNMAPPED: "a write to",
+    unicorn.UC_MEM_FETCH_UNMAPPED: "a fetch from",
+}
 
 
 class Stop(Enum):
@@ -62,14 +69,19 @@ class Stop(Enum):
     TIMEOUT = "the time is up"
     REFUSED = "the host refused to go on"
     COUNTED = "as many instructions as asked for"
+    EXITED = "the guest exited"
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The end of a run: its reason, and a line of detail, or nothing."""
+    """The end of a run: its reason, and a line of detail, or nothing.
+
+    `status` is that of a guest that exited by itself (`DebugExit`).
+    """
 
     stop: Stop
     detail: str = ""
+    status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +100,25 @@ class Delivered:
 class Machine:
     """One CPU with RAM from address 0, a UART, timer, interrupt controllers and CMOS.
 
+    A guest ends its run by a write to `exit_port` (`DebugExit`), if there is one. `tick_every`
+    lets the timer's next tick come after each so many instructions, for guests that wait for one
+    without doing anything that lets time pass; it makes a run slow.
+
     `console` collects what the guest sends; `on_console` is called after each byte of it, and
     `on_exit` with the number of each exit of a guest under nested paging (`crosswalk.emu.cpu.svm`).
     `events` are the last exceptions and interrupts delivered, `counts` how many there were by
-    vector and kind. A run depends on the guest and its input alone: two runs are the same, unless
-    the time is up.
+    vector and kind, `unanswered` is what was asked of hardware that isn't there. A run depends on
+    the guest and its input alone: two runs are the same, unless the time is up.
     """
 
-    def __init__(self, ram: Ram, *, model: int = MODEL) -> None:
+    def __init__(
+        self,
+        ram: Ram,
+        *,
+        model: int = MODEL,
+        exit_port: int | None = None,
+        tick_every: int | None = None,
+    ) -> None:
         self.ram = ram
         self.engine = open_engine(ram, model=model)
         self._model = model
@@ -106,6 +129,9 @@ class Machine:
         self.events: deque[Delivered] = deque(maxlen=_KEPT_EVENTS)
         self.counts: Counter[tuple[int, Kind]] = Counter()
         self.system_calls = 0
+        self.unanswered = Unanswered()
+        self._exit_port = exit_port
+        self._tick_every = self._until_tick = tick_every
         self._clock = Clock()
         self._uart = Uart(self._sent)
         self._pics = (Pic(), Pic())
@@ -147,12 +173,12 @@ class Machine:
         left = instructions
         self._ended = None
         while (remaining := deadline - time.monotonic()) > 0:
-            self._go(remaining, left or 0)
-            if left is not None:
-                begun = instructions_begun(self.engine, left)
-                left -= begun
-                self.instructions += begun
-            halted = not self._deferred
+            bounds = [each for each in (left, self._until_tick) if each is not None]
+            begun = self._go(remaining, min(bounds, default=0))
+            self.instructions += begun
+            left = None if left is None else left - begun
+            ticked = self._counted_down(begun)
+            halted = not self._deferred and not ticked
             while self._deferred:
                 self._deferred.popleft()()
             if left == 0:
@@ -166,7 +192,23 @@ class Machine:
     def _outcome(self) -> Ended | None:
         return self._ended
 
-    def _go(self, seconds: float, count: int) -> None:
+    def _counted_down(self, begun: int) -> bool:
+        """Let a tick come where it is due by the number of instructions; return whether it was."""
+        if self._until_tick is None:
+            return False
+        self._until_tick -= begun
+        if self._until_tick:
+            return False
+        self._until_tick = self._tick_every
+        self._clock.wait()
+        vector = line_vector(*self._pics, _TIMER_IRQ)
+        self.cpu.load()
+        if vector is not None and self.cpu.rflags & RFlags.IF:
+            self._deliver(Event(vector, Kind.INTERRUPT))
+        return True
+
+    def _go(self, seconds: float, count: int) -> int:
+        """Let the CPU run, for at most `count` instructions if not 0; return how many, if so."""
         self.cpu.load()
         rip = self.cpu.rip
         if self._loads is not None:
@@ -179,6 +221,7 @@ class Machine:
             self._end(Ended(Stop.STUCK, str(error)))
         finally:
             self._running = False
+        return instructions_begun(self.engine, count) if count else 0
 
     def _interrupt(self, action: Callable[[], None]) -> None:
         self._deferred.append(action)
@@ -191,16 +234,19 @@ class Machine:
         self._ports.attach(Cmos(), *CMOS_PORTS)
         self._ports.attach(self._clock, *PIT_PORTS)
         self._ports.attach(ResetLine(lambda: self._end(Ended(Stop.RESET))), RESET_PORT)
+        if self._exit_port is not None:
+            self._ports.attach(DebugExit(self._exited), self._exit_port)
         end = self.ram.start + self.ram.size
         if end < _HIGHEST:
             self.engine.mmio_map(
-                end, _HIGHEST - end, lambda *_: (1 << 64) - 1, None, lambda *_: None, None
+                end, _HIGHEST - end, self._on_memory_read, end, self._on_memory_write, end
             )
 
     def _hook(self) -> None:
         add = self.engine.hook_add
         add(unicorn.UC_HOOK_INTR, self._on_exception)
         add(unicorn.UC_HOOK_INSN_INVALID, self._on_invalid)
+        add(unicorn.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
         for called, instruction in (
             (self._on_in, x86.UC_X86_INS_IN),
             (self._on_out, x86.UC_X86_INS_OUT),
@@ -223,10 +269,41 @@ class Machine:
         if self._running:  # Else the next run would end at once.
             self.engine.emu_stop()
 
+    def _exited(self, status: int) -> None:
+        self._end(Ended(Stop.EXITED, f"status {status}", status))
+
+    def _rip(self) -> int:
+        return int(self.engine.reg_read(x86.UC_X86_REG_RIP))
+
+    def _note(self, target: Target, address: int, size: int, *, write: bool) -> None:
+        self.unanswered.note(target, address, write=write, size=size, rip=self._rip)
+
+    def _on_memory_read(self, _uc: unicorn.Uc, offset: int, size: int, start: int) -> int:
+        self._note(Target.MEMORY, start + offset, size, write=False)
+        return (1 << 8 * size) - 1
+
+    def _on_memory_write(
+        self, _uc: unicorn.Uc, offset: int, size: int, _value: int, start: int
+    ) -> None:
+        self._note(Target.MEMORY, start + offset, size, write=True)
+
+    def _on_unmapped(
+        self, _uc: unicorn.Uc, kind: int, address: int, size: int, _value: int, _data: object
+    ) -> bool:
+        """Note an access beyond all that is mapped, which ends the run."""
+        self._note(Target.MEMORY, address, size, write=kind == unicorn.UC_MEM_WRITE_UNMAPPED)
+        verb = _VERBS[kind]
+        self._end(Ended(Stop.STUCK, f"{verb} physical address {address:#x}, where nothing is"))
+        return False
+
     def _on_in(self, _uc: unicorn.Uc, port: int, size: int, _data: object) -> int:
+        if not self._ports.answers(port):
+            self._note(Target.PORT, port, size, write=False)
         return self._ports.read(port, size)
 
     def _on_out(self, _uc: unicorn.Uc, port: int, size: int, value: int, _data: object) -> None:
+        if not self._ports.answers(port):
+            self._note(Target.PORT, port, size, write=True)
         self._ports.write(port, size, value)
 
     def _on_cpuid(self, uc: unicorn.Uc, _data: object) -> int:

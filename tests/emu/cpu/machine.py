@@ -27,12 +27,13 @@ HANDLER_SIZE = 4
 class Bare:
     """The machine. Each vector's handler halts; where it is tells the vector.
 
-    Code runs at CPL 0 in `CODE`, or at CPL 3 in `USER`, with interrupts on.
+    `options` are the machine's. Code runs at CPL 0 in `CODE`, or at CPL 3 in `USER`, with
+    interrupts on.
     """
 
-    def __init__(self):
+    def __init__(self, **options):
         self.ram = Ram(0, 0x100000)
-        self.machine = Machine(self.ram)
+        self.machine = Machine(self.ram, **options)
         self.engine, self.cpu = self.machine.engine, self.machine.cpu
         for level in range(3):
             self.ram.words[(ROOT + 0x1000 * level) // 8] = ROOT + 0x1000 * (level + 1) | 7

@@ -9,6 +9,7 @@ from crosswalk.emu.cpu.cpuid import answer_cpuid
 from crosswalk.emu.cpu.engine import open_engine
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.pc.pc import Machine, Stop
+from crosswalk.emu.pc.unanswered import Asked, Question, Target
 from crosswalk.walker.errors import CrosswalkError
 from tests.emu.cpu.assembly import PIC_UP
 from tests.emu.cpu.machine import CODE, ROOT, UNMAPPED, Bare
@@ -82,6 +83,48 @@ def test_a_reset_through_the_keyboard_controller_is_the_end(bare):
     assert Stop.RESET is bare.start("mov al, 0xfe\nout 0x64, al\ncli\nhlt").stop
 
 
+@pytest.mark.parametrize("value", [0, 1, 0x7F])
+def test_a_guest_exits_by_the_port_for_it_with_a_status(value):
+    bare = Bare(exit_port=0xF4)
+    ended = bare.start(f"mov eax, {value}\nout 0xf4, eax\n.byte 0xeb, 0\nud2")
+    assert (Stop.EXITED, value << 1 | 1) == (ended.stop, ended.status)
+
+
+def test_the_exit_port_is_no_port_without_being_asked_for(bare):
+    assert Stop.HALTED is bare.start("xor eax, eax\nout 0xf4, al\ncli\nhlt").stop
+    assert [0xF4] == [asked.question.address for asked in bare.machine.unanswered]
+
+
+def test_ports_that_nothing_has_are_counted_with_the_code_that_asked(bare):
+    bare.start("mov ecx, 3\nagain: in al, 0x61\nloop again\nmov eax, 1\nout 0x80, ax\ncli\nhlt")
+    read, written = bare.machine.unanswered
+    assert Asked(Question(Target.PORT, 0x61, write=False, size=1), CODE + 5, 3) == read
+    assert Asked(Question(Target.PORT, 0x80, write=True, size=2), CODE + 14, 1) == written
+
+
+def test_memory_that_is_no_ram_is_counted_by_frames_and_directions(bare):
+    bare.map(UNMAPPED, 0)
+    bare.ram.words[(ROOT + 0x3000) // 8 + UNMAPPED // 0x1000] = 0x8000_0003
+    bare.start("mov eax, [rbx+8]\nmov eax, [rbx]\nmov [rbx+4], eax\ncli\nhlt", rbx=UNMAPPED)
+    found = [(asked.question, asked.count) for asked in bare.machine.unanswered]
+    assert [
+        (Question(Target.MEMORY, 0x8000_0008, write=False, size=4), 2),
+        (Question(Target.MEMORY, 0x8000_0004, write=True, size=4), 1),
+    ] == found
+
+
+@pytest.mark.parametrize("every", [1000, 1001, 1002])
+def test_a_guest_that_spins_gets_ticks_by_its_instructions(every):
+    bare = Bare(tick_every=every)
+    bare.gate(0x30, at=CODE + 0x200)
+    bare.write(CODE + 0x200, "mov al, 0x20\nout 0x20, al\ninc rbx\niretq")
+    spin = "again: inc rcx\ncmp rbx, 3\njb again\ncli\nhlt"
+    assert Stop.HALTED is bare.start(f"{PIC_UP}\n{spin}", rbx=0, rcx=0).stop
+    assert 3 == bare.cpu.general(3)
+    # Of three instructions a round; 15 go before.
+    assert 3 * every - 9 == pytest.approx(3 * bare.cpu.general(1) + 15, abs=12)
+
+
 def test_a_guest_that_hangs_is_ended_when_the_time_is_up(bare):
     bare.write(CODE, "jmp .")
     with bare.cpu.changed():
@@ -100,7 +143,9 @@ def test_physical_memory_that_nothing_models_is_where_the_emulator_stops(bare):
     bare.ram.words[(ROOT + 0x3000) // 8 + UNMAPPED // 0x1000] = 1 << 36 | 3
     ended = bare.start("mov rax, [rbx]\ncli\nhlt", rbx=UNMAPPED)
     assert (Stop.STUCK, CODE) == (ended.stop, bare.cpu.rip)
-    assert "UC_ERR_READ_UNMAPPED" in ended.detail
+    assert "a read of physical address 0x1000000000, where nothing is" == ended.detail
+    (asked,) = bare.machine.unanswered
+    assert Question(Target.MEMORY, 1 << 36, write=False, size=8) == asked.question
 
 
 def test_the_time_stamp_counter_is_the_machines_own(bare):
