@@ -6,6 +6,7 @@ from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.load.linux.loader import enter_kernel, place_kernel
 from crosswalk.emu.pc.pc import Machine
+from crosswalk.walker.errors import BadInput
 
 __all__ = ["ARGUMENTS", "LinuxGuest"]
 
@@ -30,6 +31,8 @@ class LinuxGuest:
 
     def place(self, ram: Ram) -> None:
         """Write them to RAM, with the zero page; errors as in `place_kernel`."""
+        if self.kernel.bits == 32:
+            raise BadInput("a kernel of 32 bits: only those of 64 are entered")
         place_kernel(ram, self.kernel, f"{ARGUMENTS} {self.arguments}".strip(), self.initrd)
 
     def enter(self, machine: Machine) -> None:

@@ -39,16 +39,16 @@ def test_sections_are_told_by_physical_address():
 BROKEN = [
     (b"", "neither a bzImage nor an ELF vmlinux"),
     (b"#!/bin/sh\n" * 100, "neither a bzImage nor an ELF vmlinux"),
-    (b"\x7fELF", "a damaged kernel"),
-    (ELF[:100], "a damaged kernel"),
-    (elf_of(parse_kernel(ELF))[:-100], "a damaged kernel"),
+    (b"\x7fELF", "a damaged ELF file"),
+    (ELF[:100], "a damaged ELF file"),
+    (elf_of(parse_kernel(ELF))[:-100], "a damaged ELF file"),
     (ELF[:0x1004], "a segment ends beyond its file"),
-    (vmlinux("nop", machine=183), "not a kernel for x86-64: an ELF file of EM_AARCH64"),
+    (vmlinux("nop", machine=183), "not a guest for x86: an ELF file of EM_AARCH64"),
     (vmlinux("nop", kind=3), "an ELF file of EM_X86_64, ET_DYN"),
     (bzimage(b"", version=0x0207), "boot protocol 2.07; 2.08 is needed"),
     (bzimage(gzip.compress(ELF))[:0x250], "it ends in its header"),
     (bzimage(gzip.compress(ELF))[:-5], "truncated bzImage"),
-    (bzimage(gzip.compress(b"no kernel")), "a damaged kernel, or none"),
+    (bzimage(gzip.compress(b"no kernel")), "a damaged ELF file"),
     (bzimage(b"nothing known"), "unknown compression"),
 ]
 

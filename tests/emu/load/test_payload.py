@@ -7,8 +7,8 @@ import lz4.block
 import pytest
 import zstandard
 
-from crosswalk.emu.load.linux import image
-from crosswalk.emu.load.linux.image import unpack
+from crosswalk.emu.load import payload
+from crosswalk.emu.load.payload import unpack
 from crosswalk.walker.errors import BadInput
 
 DATA = bytes(range(256)) * 300 + b"the end"
@@ -61,10 +61,10 @@ def test_a_damaged_payload_is_refused(name):
 
 @each
 def test_a_payload_that_unpacks_to_too_much_is_refused(name, monkeypatch):
-    monkeypatch.setattr(image, "MAX_UNPACKED", len(DATA) - 1)
+    monkeypatch.setattr(payload, "MAX_UNPACKED", len(DATA) - 1)
     with pytest.raises(BadInput, match="more than"):
         unpack(PACKED[name])
-    monkeypatch.setattr(image, "MAX_UNPACKED", len(DATA))
+    monkeypatch.setattr(payload, "MAX_UNPACKED", len(DATA))
     assert DATA == unpack(PACKED[name])
 
 
