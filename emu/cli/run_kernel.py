@@ -208,6 +208,8 @@ def _lines(point: _Point) -> Iterator[str]:
         f"{reached.point}: {reached.seconds:.1f} s of boot{counted}, {reached.events:,} exceptions "
         f"and interrupts, {reached.system_calls:,} system calls"
     )
+    if reached.lag:
+        yield f"  {reached.lag}"
     yield from verdict_lines(point.verdict)
     count = sum(each.count for each in point.exposed)
     yield (
@@ -269,6 +271,7 @@ def _record(point: _Point) -> dict[str, Any]:
         "boot_seconds": round(reached.seconds, 3),
         "events": reached.events,
         "system_calls": reached.system_calls,
+        "user_space": reached.user_space,
         "cr3": hex(reached.context.cr3),
         "levels": reached.context.levels,
         "writable_executable": sum(each.count for each in point.exposed),

@@ -12,6 +12,7 @@ from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.entry import Guest
 from crosswalk.emu.load.failure import GuestFailure, console_lines, failure_lines
 from crosswalk.emu.load.points import Point, PointKind
+from crosswalk.emu.load.user_mode import UserMode
 from crosswalk.emu.pc.pc import Ended, Machine, Stop
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats.corewriter import CoreState
@@ -29,6 +30,7 @@ class Reached:
 
     `seconds` are the host's seconds since the entry, without those between points; `events` counts
     exceptions and interrupts since then; `instructions` are counted only where a point needs them.
+    `user_space` says whether privilege level 3 has been entered, or is with the next instruction.
     `state` is the whole CPU.
     """
 
@@ -38,7 +40,22 @@ class Reached:
     events: int
     system_calls: int
     instructions: int
+    user_space: bool
     state: CoreState
+
+    @property
+    def lag(self) -> str:
+        """How far the point may be behind what its text tells of; "" where that can't be.
+
+        A guest may send a text long after it has made it: its terminal may be emptied only while
+        the CPU halts, or by a thread.
+        """
+        if self.point.kind is not PointKind.CONSOLE or not self.user_space:
+            return ""
+        calls = f"{self.system_calls:,} system call{'s' * (self.system_calls != 1)}"
+        return (
+            f"reached when the console showed it: user space had begun, and made {calls}, by then"
+        )
 
 
 class Boot:
@@ -67,6 +84,8 @@ class Boot:
         self._shown = 0
         self._pending: list[Point] = []
         self._found: list[Point] = []
+        self._user = UserMode(self.machine, self._on_user)
+        self.machine.on_system_call = self._on_system_call
 
     def run(self, points: Iterable[Point], until: Point, seconds: float) -> Iterator[Reached]:
         """Yield each point when the boot reaches it, up to `until`, the last one.
@@ -149,6 +168,15 @@ class Boot:
         if self._find(PointKind.SYMBOL, lambda each: each is point):
             self.machine.stop()
 
+    def _on_user(self) -> None:
+        if self._find(PointKind.USER, lambda _: True):
+            self.machine.stop()
+
+    def _on_system_call(self) -> None:
+        calls = self.machine.system_calls
+        if self._find(PointKind.SYSCALL, lambda point: point.number == calls):
+            self.machine.stop()
+
     def _on_load(self) -> None:
         self._find(PointKind.CR3, lambda point: point.number == self._loads.count)
         self._next_load()
@@ -168,6 +196,7 @@ class Boot:
             events=sum(machine.counts.values()),
             system_calls=machine.system_calls,
             instructions=machine.instructions,
+            user_space=self._user.seen,
             state=replace(core_state(machine.cpu), paging=context),
         )
 

@@ -16,11 +16,14 @@ class PointKind(StrEnum):
     CR3 = "cr3"
     INSTRUCTIONS = "instructions"
     SYMBOL = "symbol"
+    SYSCALL = "syscall"
+    USER = "user"
     IDLE = "idle"
 
 
-_FORMS = "console:TEXT, cr3:N, instructions:N, symbol:NAME, idle"
-_COUNTED = (PointKind.CR3, PointKind.INSTRUCTIONS)
+_FORMS = "console:TEXT, cr3:N, instructions:N, symbol:NAME, syscall:N, user, idle"
+_COUNTED = (PointKind.CR3, PointKind.INSTRUCTIONS, PointKind.SYSCALL)
+_ALONE = (PointKind.USER, PointKind.IDLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,9 @@ class Point:
 
     By kind: the console has shown `text`; CR3 has been loaded `number` times since the entry;
     that many instructions have been begun; the instruction at linear address `number`, of the
-    symbol `text`, is next; or only timer ticks occur any more.
+    symbol `text`, is next; `number` system calls have been made, the first instruction of the last
+    one's handler being next; the first instruction at privilege level 3 is next; or only timer
+    ticks occur any more.
     """
 
     kind: PointKind
@@ -37,7 +42,7 @@ class Point:
     number: int = 0
 
     def __str__(self) -> str:
-        if self.kind is PointKind.IDLE:
+        if self.kind in _ALONE:
             return self.kind.value
         return f"{self.kind.value}:{self.number if self.kind in _COUNTED else self.text}"
 
@@ -48,9 +53,9 @@ def parse_point(text: str, symbols: Mapping[str, int] | None = None) -> Point:
     Raises `BadInput` for what is no point, and for a symbol that isn't known.
     """
     kind, colon, value = text.partition(":")
-    if text == PointKind.IDLE:
-        return Point(PointKind.IDLE)
-    if kind not in list(PointKind) or not colon or not value or kind == PointKind.IDLE:
+    if text in _ALONE:
+        return Point(PointKind(text))
+    if kind not in list(PointKind) or not colon or not value or kind in _ALONE:
         raise BadInput(f"{text!r} is no point of a boot ({_FORMS})")
     if kind in _COUNTED:
         if not value.isascii() or not value.isdecimal() or not 0 < int(value) < 1 << 63:
@@ -59,7 +64,7 @@ def parse_point(text: str, symbols: Mapping[str, int] | None = None) -> Point:
     if kind == PointKind.CONSOLE:
         return Point(PointKind.CONSOLE, value)
     if symbols is None:
-        raise BadInput(f"{text!r}: a symbol needs --system-map")
+        raise BadInput(f"{text!r}: no symbols are known; --system-map FILE takes those of a file")
     if value not in symbols:
-        raise BadInput(f"{text!r}: no such symbol in the file of --system-map")
+        raise BadInput(f"{text!r}: no such symbol")
     return Point(PointKind.SYMBOL, value, symbols[value])

@@ -55,6 +55,9 @@ _VERBS = {
     unicorn.UC_MEM_WRITE_UNMAPPED: "a write to",
     unicorn.UC_MEM_FETCH_UNMAPPED: "a fetch from",
 }
+_USER = 3
+_TRAPS = (Vector.BP, Vector.OF)
+"""Vectors that INT3 and INTO have, with which no system is called."""
 
 
 class Stop(Enum):
@@ -104,8 +107,11 @@ class Machine:
     lets the timer's next tick come after each so many instructions, for guests that wait for one
     without doing anything that lets time pass; it makes a run slow.
 
-    `console` collects what the guest sends; `on_console` is called after each byte of it, and
-    `on_exit` with the number of each exit of a guest under nested paging (`crosswalk.emu.cpu.svm`).
+    `console` collects what the guest sends; `on_console` is called after each byte of it,
+    `on_exit` with the number of each exit of a guest under nested paging (`crosswalk.emu.cpu.svm`),
+    and `on_system_call` after each system call, its handler's first instruction being next.
+    `system_calls` counts these: SYSCALL, and INT n at privilege level 3 but for #BP's and #OF's
+    vectors.
     `events` are the last exceptions and interrupts delivered, `counts` how many there were by
     vector and kind, `unanswered` is what was asked of hardware that isn't there. A run depends on
     the guest and its input alone: two runs are the same, unless the time is up.
@@ -126,6 +132,7 @@ class Machine:
         self.console = bytearray()
         self.on_console: Callable[[], None] | None = None
         self.on_exit: Callable[[int], None] | None = None
+        self.on_system_call: Callable[[], None] | None = None
         self.events: deque[Delivered] = deque(maxlen=_KEPT_EVENTS)
         self.counts: Counter[tuple[int, Kind]] = Counter()
         self.system_calls = 0
@@ -316,9 +323,8 @@ class Machine:
 
     def _on_syscall(self, _uc: unicorn.Uc, _data: object) -> None:
         if system_calls_enabled(self.cpu):
-            self.system_calls += 1
-            self._idle_ticks = 0
             enter_system_call(self.cpu)
+            self._called()
             return
         self._deliver(Event(Vector.UD, Kind.EXCEPTION))
         with self.cpu.changed():
@@ -351,6 +357,16 @@ class Machine:
             cr2 = self.cpu.cr2 if each.vector == Vector.PF else None
             self.events.append(Delivered(each, rip, cpl, cr2))
             self.counts[each.vector, each.kind] += 1
+        called = event.kind is Kind.SOFTWARE and event.vector not in _TRAPS and cpl == _USER
+        if called and delivered == [event]:
+            self._called()
+
+    def _called(self) -> None:
+        """Count a system call that has just been made."""
+        self.system_calls += 1
+        self._idle_ticks = 0
+        if self.on_system_call is not None:
+            self.on_system_call()
 
     def _wake(self, idle_ticks: int | None) -> None:
         """Continue after a HLT, with the next interrupt."""

@@ -47,7 +47,7 @@ def test_many_system_calls_are_all_made(ready):
     ready.write(ENTRY, "inc rdx\n.byte 0x48, 0x0f, 0x07")
     ready.gate(0x80, dpl=3)
     ready.start("mov r12d, 500\nagain: syscall\ndec r12d\njnz again\nint 0x80", user=True, rdx=0)
-    assert (500, 500) == (ready.cpu.general(2), ready.machine.system_calls)
+    assert (500, 501) == (ready.cpu.general(2), ready.machine.system_calls)
 
 
 def test_syscall_is_invalid_where_it_is_not_enabled(ready):
@@ -55,3 +55,28 @@ def test_syscall_is_invalid_where_it_is_not_enabled(ready):
     ready.start("syscall", user=True)
     assert 0 == ready.machine.system_calls
     assert USER == ready.frame(1)[0]
+
+
+def test_an_int_of_user_mode_is_a_system_call(ready):
+    ready.gate(0x80, dpl=3)
+    calls = []
+    ready.machine.on_system_call = lambda: calls.append(ready.cpu.rip)
+    ready.start("int 0x80", user=True)
+    assert (1, [ready.handler(0x80)]) == (ready.machine.system_calls, calls)
+
+
+@pytest.mark.parametrize(
+    ("source", "user", "vector"),
+    [
+        ("int3", True, 3),  # A breakpoint.
+        ("int 0x80", False, 0x80),  # Of the kernel itself.
+        ("int 0x81", True, 13),  # One that its gate refuses.
+        ("ud2", True, 6),
+    ],
+)
+def test_other_events_are_no_system_calls(ready, source, user, vector):
+    ready.gate(0x80, dpl=3)
+    ready.gate(3, dpl=3)
+    ready.start(source, user=user)
+    assert ready.handler(vector) + 2 == ready.cpu.rip
+    assert 0 == ready.machine.system_calls
