@@ -51,6 +51,9 @@ def assemble_all() -> list[Assembled]:
         boot = import_module("crosswalk.guest.boot.image")
         boot.boot_image((), boot.Place(2 << 20))
         import_module("crosswalk.guest.monitor.image").monitor_image(2 << 20)
+        sample = import_module("crosswalk.guest.sample.image")
+        for bug in (None, *sample.Bug):
+            sample.sample_kernel(bug)
     return sorted({row.inputs: row for row in made}.values())
 
 
