@@ -58,6 +58,12 @@ def test_the_first_process_of_a_linux_guest_is_built_without_the_assembler():
     assert 0 == done.returncode, done.stderr
 
 
+def test_the_sample_kernel_is_built_without_the_assembler():
+    code = "from crosswalk.guest.sample import Bug, sample_kernel as s; s(); [s(b) for b in Bug]"
+    done = without_keystone(code)
+    assert 0 == done.returncode, done.stderr
+
+
 @pytest.mark.parametrize(
     "change", ["source='nop; hlt'", "bits=16", "address=1", "symbols={'A': 1}"]
 )
