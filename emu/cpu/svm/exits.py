@@ -12,11 +12,11 @@ FIRST_EXIT = 0x100
 """An exit comes to Unicorn's hook of exceptions with this added to its code."""
 
 _EXCEPTIONS = 0x40
-_CR0_WRITE = 0x10
+_REGISTERS = ((0x00, "CR{}_READ"), (0x10, "CR{}_WRITE"), (0x20, "DR{}_READ"), (0x30, "DR{}_WRITE"))
 
 
 class ExitCode(IntEnum):
-    """Those that are used here; 0x10 + n is a write to control register n, 0x40 + n vector n."""
+    """Codes that have a name of their own; 0x40 + n is the exception of vector n."""
 
     CR0_WRITE = 0x10
     CR3_WRITE = 0x13
@@ -24,9 +24,37 @@ class ExitCode(IntEnum):
     UD = 0x46
     GP = 0x4D
     PF = 0x4E
+    INTR = 0x60
+    NMI = 0x61
+    SMI = 0x62
+    INIT = 0x63
+    VINTR = 0x64
+    CR0_SEL_WRITE = 0x65
+    IDTR_READ = 0x66
+    GDTR_READ = 0x67
+    LDTR_READ = 0x68
+    TR_READ = 0x69
+    IDTR_WRITE = 0x6A
+    GDTR_WRITE = 0x6B
+    LDTR_WRITE = 0x6C
+    TR_WRITE = 0x6D
+    RDTSC = 0x6E
+    RDPMC = 0x6F
+    PUSHF = 0x70
+    POPF = 0x71
+    CPUID = 0x72
+    RSM = 0x73
+    IRET = 0x74
+    SWINT = 0x75
+    INVD = 0x76
+    PAUSE = 0x77
     HLT = 0x78
+    INVLPG = 0x79
     INVLPGA = 0x7A
+    IOIO = 0x7B
     MSR = 0x7C
+    TASK_SWITCH = 0x7D
+    FERR_FREEZE = 0x7E
     SHUTDOWN = 0x7F
     VMRUN = 0x80
     VMMCALL = 0x81
@@ -35,6 +63,11 @@ class ExitCode(IntEnum):
     STGI = 0x84
     CLGI = 0x85
     SKINIT = 0x86
+    RDTSCP = 0x87
+    ICEBP = 0x88
+    WBINVD = 0x89
+    MONITOR = 0x8A
+    MWAIT = 0x8B
     NPF = 0x400
 
 
@@ -43,8 +76,9 @@ def exit_name(code: int) -> str:
     try:
         return ExitCode(code).name
     except ValueError:
-        if _CR0_WRITE <= code < _CR0_WRITE + 16:
-            return f"CR{code - _CR0_WRITE}_WRITE"
+        for first, name in _REGISTERS:
+            if first <= code < first + 16:
+                return name.format(code - first)
         if _EXCEPTIONS <= code < _EXCEPTIONS + 32:
             return f"vector {code - _EXCEPTIONS}"
         return f"{code:#x}"

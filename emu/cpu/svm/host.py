@@ -8,7 +8,7 @@ Source: AMD APM vol. 2, "Layout of VMCB", "VMRUN Instruction", "Instruction Inte
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import unicorn
@@ -17,6 +17,14 @@ from unicorn import x86_const as x86
 from crosswalk.emu.cpu.cpu import SEGMENTS, Cpu, Segment
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT, ExitCode
+from crosswalk.emu.cpu.svm.vmcb import (
+    CONTROL_BYTES,
+    GENERAL_INTERCEPTS,
+    VMCB_FIELDS,
+    VMCB_SEGMENTS,
+    General,
+    pack_segment,
+)
 from crosswalk.walker.architecture import CR4, EFER, GIB, MSR
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.memory import FRAME, U64
@@ -40,29 +48,7 @@ _EFER_WRITE = (0x800 + (MSR.EFER & 0x1FFF) // 4, 1 << 2 * (MSR.EFER & 3) + 1)
 _CODE_SEGMENT = Segment(0x10, 0, 0xFFFF_FFFF, 0x00A0_9B00)
 _DATA_SEGMENT = Segment(0x18, 0, 0xFFFF_FFFF, 0x00C0_9300)
 
-# Offsets in the VMCB.
-_VMCB_BYTES, _STATE_SAVE = 0x1000, 0x400
-_CR_WRITES, _EXCEPTIONS, _GENERAL, _SVM = 0x002, 0x008, 0x00C, 0x010
-_MSR_MAP_PA, _ASID, _NESTED, _NESTED_CR3, _EXIT_INFO_2 = 0x048, 0x058, 0x090, 0x0B0, 0x080
-_SHUTDOWN, _MSR, _INVLPGA = 1 << 31, 1 << 28, 1 << 26
-# VMRUN, VMMCALL, VMLOAD, VMSAVE, STGI, CLGI, SKINIT: all that reaches past nested paging.
-_ALL_OF_SVM = 0x7F
-_SEGMENTS = {"es": 0x00, "cs": 0x10, "ss": 0x20, "ds": 0x30, "gdt": 0x60, "idt": 0x80}
-_CPL = 0x0CB
-_WORDS = {
-    "efer": 0x0D0,
-    "cr4": 0x148,
-    "cr3": 0x150,
-    "cr0": 0x158,
-    "dr7": 0x160,
-    "dr6": 0x168,
-    "rflags": 0x170,
-    "rip": 0x178,
-    "rsp": 0x1D8,
-    "rax": 0x1F8,
-    "cr2": 0x240,
-    "pat": 0x268,
-}
+_VMCB_BYTES = FRAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,44 +88,47 @@ class _StateSave:
 
 def _control_area(nested_cr3: int, intercepts: _Intercepts) -> bytes:
     """Return the first half of a VMCB: nested paging on, ASID 1."""
-    block = bytearray(_STATE_SAVE)
-    general = _SHUTDOWN | _INVLPGA
+    general = General.SHUTDOWN | General.INVLPGA | General.ALL_OF_SVM
     if intercepts.msr_map is not None:
-        general |= _MSR
-        struct.pack_into("<Q", block, _MSR_MAP_PA, intercepts.msr_map)
-    struct.pack_into("<H", block, _CR_WRITES, _mask(intercepts.cr_writes))
-    struct.pack_into("<I", block, _EXCEPTIONS, _mask(intercepts.exceptions))
-    struct.pack_into("<II", block, _GENERAL, general, _ALL_OF_SVM)
-    struct.pack_into("<I", block, _ASID, 1)
-    struct.pack_into("<Q", block, _NESTED, 1)
-    struct.pack_into("<Q", block, _NESTED_CR3, nested_cr3)
-    return bytes(block)
+        general |= General.MSR
+    values = {
+        "cr_writes": _mask(intercepts.cr_writes),
+        "exceptions": _mask(intercepts.exceptions),
+        "general": int(general),
+        "msr_map": intercepts.msr_map or 0,
+        "asid": 1,
+        "nested": 1,
+        "nested_cr3": nested_cr3,
+    }
+    return _block(values)[:CONTROL_BYTES]
 
 
 def _pack_state(state: _StateSave) -> bytes:
     """Return the second half of a VMCB, the state-save area."""
-    block = bytearray(_VMCB_BYTES - _STATE_SAVE)
-    for name, at in _SEGMENTS.items():
-        segment = state.segments[name]
-        attributes = segment.flags >> 8 & 0xFF | segment.flags >> 12 & 0xF00
-        struct.pack_into(
-            "<HHIQ", block, at, segment.selector, attributes, segment.limit, segment.base
-        )
-    block[_CPL] = state.cpl
-    for name, value in state.words.items():
-        struct.pack_into("<Q", block, _WORDS[name], value)
+    block = bytearray(_block({"cpl": state.cpl, **state.words}))
+    for name, at in VMCB_SEGMENTS.items():
+        content = pack_segment(state.segments[name])
+        block[at : at + len(content)] = content
+    return bytes(block[CONTROL_BYTES:])
+
+
+def _block(values: Mapping[str, int]) -> bytes:
+    block = bytearray(_VMCB_BYTES)
+    for name, value in values.items():
+        at, form = VMCB_FIELDS[name]
+        struct.pack_into(f"<{form}", block, at, value)
     return bytes(block)
 
 
 def _exit_info_2(block: bytes) -> int:
     """Return EXITINFO2 of a VMCB: the guest physical address of a nested page fault."""
-    value: int = struct.unpack_from("<Q", block, _EXIT_INFO_2)[0]
+    value: int = struct.unpack_from("<Q", block, VMCB_FIELDS["exit_info_2"][0])[0]
     return value
 
 
 def _intercepts_of(block: bytes) -> bytes:
     """Return the 8 bytes of a VMCB with the intercepts that are no register's or exception's."""
-    return block[_GENERAL : _GENERAL + 8]
+    return block[GENERAL_INTERCEPTS : GENERAL_INTERCEPTS + 8]
 
 
 def _mask(numbers: Iterable[int]) -> int:
