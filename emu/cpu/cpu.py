@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import unicorn
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.engine import LIBRARY, MAXPHYADDR, SavedState, handle_of, translate
+from crosswalk.emu.cpu.engine import LIBRARY, MAXPHYADDR, MODEL, SavedState, handle_of, translate
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.state_layout import GENERAL, NO_VECTOR, SEGMENT_BYTES, state_layout
 from crosswalk.walker.architecture import CR4, MSR, PAGE_BYTES
@@ -24,6 +24,7 @@ _SEGMENT = struct.Struct("<IxxxxQII")
 _RSP = GENERAL.index("rsp")
 # Bits of QEMU's word of modes, which has the CPL, too (QEMU target/i386/cpu.h, HF_…).
 _CODE_32, _STACK_32, _CODE_64, _SHADOW, _CPL = 1 << 4, 1 << 5, 1 << 15, 1 << 3, 3
+_GUEST = 1 << 21  # A guest under SVM runs.
 _CONTROL = ("cr0", "cr2", "cr3", "cr4")
 _TOP = (1 << 64) - 1
 
@@ -61,6 +62,7 @@ class Cpu:
         self._ram = ram
         self._layout = layout = state_layout()
         self.guard: Callable[[int, bool], None] | None = None
+        self._has_guests = engine.ctl_get_cpu_model() != MODEL
         self._handle = handle_of(engine)
         self._saved = saved = SavedState(engine)
         self._pointer = saved.pointer
@@ -147,6 +149,28 @@ class Cpu:
     def cpl(self) -> int:
         """The current privilege level."""
         return self._mode & _CPL
+
+    def msr(self, number: int) -> int:
+        """Return an MSR, as the CPU has it now.
+
+        To Unicorn a look through its API is the guest's RDMSR: an exit, outside of any run, where
+        a host under SVM intercepts that. So it is made outside of guest mode.
+        """
+        read = self.engine.reg_read
+        if not self._has_guests:
+            return int(read(x86.UC_X86_REG_MSR, number))
+        loaded = self._bytes.tobytes()
+        self.load()
+        at, flags = self._layout.mode, self._mode
+        if flags & _GUEST:
+            self._longs[at] = flags & ~_GUEST
+            self.store()
+        value = int(read(x86.UC_X86_REG_MSR, number))
+        if flags & _GUEST:
+            self._longs[at] = flags
+            self.store()
+        self._bytes[:] = loaded
+        return value
 
     def forget_exception(self) -> None:
         """Make the CPU take the next exception as the first one."""
@@ -238,7 +262,7 @@ def core_state(cpu: Cpu) -> CoreState:
             for name, each in segments.items()
         },
         control={name: read(getattr(x86, f"UC_X86_REG_{name.upper()}")) for name in _CONTROL},
-        kernel_gs_base=cpu.engine.reg_read(x86.UC_X86_REG_MSR, MSR.KERNEL_GS_BASE),
+        kernel_gs_base=cpu.msr(MSR.KERNEL_GS_BASE),
     )
 
 
@@ -250,7 +274,7 @@ def paging_context(cpu: Cpu) -> PagingContext:
         cr0=read(x86.UC_X86_REG_CR0),
         cr3=read(x86.UC_X86_REG_CR3),
         cr4=read(x86.UC_X86_REG_CR4),
-        efer=read(x86.UC_X86_REG_MSR, MSR.EFER),
+        efer=cpu.msr(MSR.EFER),
         pkru=cpu.pkru,
         maxphyaddr=MAXPHYADDR,
     )

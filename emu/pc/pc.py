@@ -25,6 +25,8 @@ from crosswalk.emu.cpu.delivery import (
 from crosswalk.emu.cpu.engine import MODEL, hook_instruction, open_engine
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT
+from crosswalk.emu.cpu.svm.guest_mode import SVM_MODEL
+from crosswalk.emu.cpu.svm.hypervisor import GuestHypervisor, SvmFailure
 from crosswalk.emu.pc.devices import (
     CMOS_PORTS,
     PIC_PORTS,
@@ -113,8 +115,9 @@ class Machine:
     `system_calls` counts these: SYSCALL, and INT n at privilege level 3 but for #BP's and #OF's
     vectors.
     `events` are the last exceptions and interrupts delivered, `counts` how many there were by
-    vector and kind, `unanswered` is what was asked of hardware that isn't there. A run depends on
-    the guest and its input alone: two runs are the same, unless the time is up.
+    vector and kind, `hypervisor` is what a model with SVM does for one that runs as the guest,
+    `unanswered` is what was asked of hardware that isn't there. A run depends on the guest and its
+    input alone: two runs are the same, unless the time is up.
     """
 
     def __init__(
@@ -150,6 +153,9 @@ class Machine:
         self._deferred: deque[Callable[[], None]] = deque()
         self._running = False
         self._loads: Cr3Loads | None = None
+        self.hypervisor = (
+            GuestHypervisor(self.cpu, ram, self._interrupt) if model == SVM_MODEL else None
+        )
         # An address to stop at would be translated first; an exception of that would make the next
         # one a double fault.
         self.engine.ctl_exits_enabled(True)
@@ -334,22 +340,39 @@ class Machine:
         if vector >= FIRST_EXIT and self.on_exit is not None:
             self.on_exit(vector)
             return
-        self._deliver(raised(self.cpu, vector))
+        if self.hypervisor is None or self.on_exit is not None:
+            self._deliver(raised(self.cpu, vector))
+            return
+        try:
+            if vector >= FIRST_EXIT:
+                self.hypervisor.left(vector)
+            else:
+                self._deliver(self.hypervisor.injected(vector) or raised(self.cpu, vector))
+        except SvmFailure as failure:
+            self._end(Ended(Stop.STUCK, str(failure)))
 
     def _on_invalid(self, _uc: unicorn.Uc, _data: object) -> bool:
+        if self.hypervisor is not None and self.hypervisor.retries():
+            return True
         self._deliver(Event(Vector.UD, Kind.EXCEPTION))
         return True
 
     def _deliver(self, event: Event) -> None:
+        hypervisor = self.hypervisor if self.on_exit is None else None
+        if hypervisor is not None:
+            hypervisor.guard()
         self.cpu.load()
         rip, cpl = self.cpu.rip, self.cpu.cpl
         try:
             delivered = deliver(self.cpu, event)
         except TripleFault as fault:
+            if hypervisor is not None and hypervisor.shut_down():
+                return
             delivered = [event]
             self._end(Ended(Stop.SHUTDOWN, str(fault)))
         except Guarded as refusal:
-            self._end(Ended(Stop.REFUSED, str(refusal)))
+            if hypervisor is None or not hypervisor.refused(event, refusal):
+                self._end(Ended(Stop.REFUSED, str(refusal)))
             return
         if self._loads is not None:
             self._loads.entering(self.cpu.rip)

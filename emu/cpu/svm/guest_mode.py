@@ -21,7 +21,14 @@ from crosswalk.emu.cpu.svm.exits import FIRST_EXIT, ExitCode
 from crosswalk.emu.cpu.svm.vmcb import General, Interrupts, Vmcb
 from crosswalk.walker.architecture import MSR
 
-__all__ = ["SVM_MODEL", "GuestMode", "guest_mode", "interrupts_enabled", "leave_guest_mode"]
+__all__ = [
+    "SVM_MODEL",
+    "GuestMode",
+    "clear_gif",
+    "guest_mode",
+    "interrupts_enabled",
+    "leave_guest_mode",
+]
 
 SVM_MODEL = x86.UC_CPU_X86_EPYC
 """The model with SVM; it has no 5-level paging."""
@@ -119,13 +126,19 @@ def leave_guest_mode(cpu: Cpu) -> None:
     cpu.patch(held + 8, bytes(_HELD.size - 8))
 
 
+def clear_gif(cpu: Cpu) -> None:
+    """Clear GIF in the loaded state of `cpu`, as CLGI does."""
+    flags, more = _flags(cpu.snapshot())
+    cpu.patch(4 * state_layout().mode, struct.pack("<II", flags, more & ~_GIF))
+
+
 def interrupts_enabled(cpu: Cpu, *, rflags_if: bool) -> bool:
     """Return whether `cpu`, whose state is loaded, takes external interrupts now.
 
     `rflags_if` is its RFLAGS.IF. A guest whose VMCB has V_INTR_MASKING leaves that to its host's.
 
-    Source: AMD APM vol. 2, "Global Interrupt Flag, STGI and CLGI Instructions", "Virtualizing
-    RFLAGS.IF".
+    Source: AMD APM vol. 2, "Global Interrupt Flag, STGI and CLGI Instructions", "Injecting Virtual
+    (INTR) Interrupts".
     """
     flags, more = _flags(cpu.snapshot())
     if not more & _GIF or flags & _SHADOW:

@@ -16,7 +16,7 @@ from crosswalk.walker.architecture import CR0, CR4, EFER
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.outcome import ErrorCode
 
-__all__ = ["FINAL", "TABLE", "Access", "NestedFault", "Tables", "nested_fault"]
+__all__ = ["FINAL", "TABLE", "Access", "NestedFault", "Tables", "linear_to_system", "nested_fault"]
 
 FINAL, TABLE = 1 << 32, 1 << 33
 """Of EXITINFO1: the fault is of the address that the guest's walk led to, or of a table of its."""
@@ -132,6 +132,17 @@ def nested_fault(
     except _Refused as refused:
         return refused.fault
     return None
+
+
+def linear_to_system(
+    read: Callable[[int, int], int], guest: Tables, nested: Tables, va: int
+) -> int | None:
+    """Return the system physical address of a guest's linear one, or None where there is none."""
+    try:
+        leaf = _walk(guest, va, lambda gpa, size: read(_second(read, nested, gpa), size))
+        return None if leaf is None else _second(read, nested, leaf.pa, Access.READ)
+    except _Refused:
+        return None
 
 
 class _Refused(Exception):

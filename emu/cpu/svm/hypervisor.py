@@ -1,0 +1,418 @@
+"""A guest's own hypervisor: the parts of SVM that Unicorn leaves undone.
+
+Unicorn executes VMRUN, checks what a guest does against the intercepts and the nested tables, and
+reports an exit to the hook of exceptions; there it stays in guest mode. What #VMEXIT does is done
+here: the guest's state goes into its VMCB, the host's comes back, and the CPU goes on behind the
+VMRUN. So is what VMRUN has to refuse, and the events that it injects, for every VMRUN but the first
+at its place: the exit after that shows where to look.
+
+Source: AMD APM vol. 2, "VMRUN Instruction", "#VMEXIT", "Canonicalization and Consistency Checks",
+"Event Injection", "Intercepts During IDT Interrupt Delivery", "Nested Paging".
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import unicorn
+from unicorn import x86_const as x86
+
+from crosswalk.emu.cpu.cpu import Cpu, Guarded
+from crosswalk.emu.cpu.delivery import Event, Kind
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.cpu.svm.entry_checks import refusal
+from crosswalk.emu.cpu.svm.exits import FIRST_EXIT, ExitCode
+from crosswalk.emu.cpu.svm.guest_mode import GuestMode, clear_gif, guest_mode, leave_guest_mode
+from crosswalk.emu.cpu.svm.memory_operands import accesses
+from crosswalk.emu.cpu.svm.nested_walk import (
+    FINAL,
+    TABLE,
+    Access,
+    NestedFault,
+    Tables,
+    linear_to_system,
+    nested_fault,
+)
+from crosswalk.emu.cpu.svm.vmcb import VMCB_SEGMENTS, General, Interrupts, Vmcb
+from crosswalk.walker.architecture import CR0, CR4, EFER, MSR, RFlags, Vector
+from crosswalk.walker.errors import BadInput, CrosswalkError
+from crosswalk.walker.outcome import ErrorCode
+
+__all__ = ["GuestHypervisor", "NestedRoot", "SvmFailure"]
+
+_VMRUN = bytes.fromhex("0f01d8")
+# VMRUN, VMLOAD, VMSAVE, STGI, CLGI, INVLPGA: invalid without EFER.SVME, and never with it.
+_ONLY_SVME = {_VMRUN[:2] + bytes([last]) for last in (0xD8, 0xDA, 0xDB, 0xDC, 0xDD, 0xDF)}
+_INVALID = (1 << 64) - 1
+_VALID, _KIND, _HAS_ERROR, _ERROR = 1 << 31, 7 << 8, 1 << 11, 32
+_EXTERNAL, _NMI, _EXCEPTION, _SOFTWARE = 0 << 8, 2 << 8, 3 << 8, 4 << 8
+_CONTROL = ("cr0", "cr2", "cr3", "cr4", "dr6", "dr7")
+_NO_BREAKPOINTS = 0x400
+_WITH_ERROR_CODE = {8, 10, 11, 12, 13, 14, 17, 21}
+_CODE_BYTES, _USER, _TOP = 15, 3, (1 << 64) - 1
+_KINDS = {
+    _EXTERNAL: Kind.INTERRUPT,
+    _NMI: Kind.INTERRUPT,
+    _EXCEPTION: Kind.EXCEPTION,
+    _SOFTWARE: Kind.SOFTWARE,
+}
+
+
+class SvmFailure(CrosswalkError):
+    """A guest's hypervisor asked for what isn't done here, or Unicorn showed something unknown."""
+
+
+class _NestedExit(Guarded):
+    """The delivery of an event would meet a nested page fault."""
+
+    def __init__(self, fault: NestedFault) -> None:
+        super().__init__(f"nested page fault at {fault.gpa:#x}")
+        self.fault = fault
+
+
+@dataclass(frozen=True, slots=True)
+class NestedRoot:
+    """The nested tables of the guest that a hypervisor ran last, and that guest's own paging.
+
+    `vmcb` is the physical address of its VMCB; `nxe`, `pae` and `long` are those of the host's
+    paging at VMRUN, which says what nested entries mean. The guest's registers are those of now
+    where it runs (`running`), else those of its last exit.
+    """
+
+    vmcb: int
+    nested_cr3: int
+    pae: bool
+    long: bool
+    nxe: bool
+    running: bool
+    cr0: int
+    cr3: int
+    cr4: int
+    efer: int
+
+
+class GuestHypervisor:
+    """What `cpu`, with `ram`, does for a hypervisor that runs on it as the guest.
+
+    `interrupt` ends the run before the next instruction, has its argument called, and goes on.
+    `exits` counts exits by code, -1 for a VMRUN that was refused.
+
+    Methods raise `SvmFailure` where the guest's hypervisor wants what isn't done here.
+    """
+
+    def __init__(self, cpu: Cpu, ram: Ram, interrupt: Callable[[Callable[[], None]], None]) -> None:
+        self.exits: Counter[int] = Counter()
+        self._cpu, self._ram, self._interrupt = cpu, ram, interrupt
+        self._watched: set[int] = set()
+        self._pending: tuple[Vmcb, int] | None = None
+        self._virtual_taken = False
+        self._last: GuestMode | None = None
+
+    def left(self, number: int) -> None:
+        """Do the #VMEXIT of the number that Unicorn's hook of exceptions got."""
+        mode = self._mode()
+        code, info = number - FIRST_EXIT, self._cpu.error_code & 0xFFFF_FFFF
+        if mode is None:
+            raise SvmFailure(f"exit {code:#x} where no guest runs")
+        if code == ExitCode.NPF:
+            info = self._nested_info(mode, info)
+        self._exit(mode, code, info)
+
+    def injected(self, vector: int) -> Event | None:
+        """Return the event that VMRUN has just injected, if that is what the hook got."""
+        if self._pending is None:
+            return None
+        (vmcb, word), self._pending = self._pending, None
+        vmcb["entry_event"], event = word, _event(word)
+        if event.vector != vector:
+            raise SvmFailure(f"vector {vector} came where {event.vector} was injected")
+        return event
+
+    def retries(self) -> bool:
+        """Return whether the instruction at RIP, found invalid, is valid by now.
+
+        Unicorn translates what follows a WRMSR to EFER together with it, by the SVME of before.
+        """
+        cpu = self._cpu
+        if (
+            cpu.msr(MSR.EFER) & EFER.SVME == 0
+            or cpu.engine.reg_read(x86.UC_X86_REG_CR0) & CR0.PE == 0
+        ):
+            return False
+        cpu.load()
+        return cpu.read(cpu.rip + cpu.segment("cs").base, len(_VMRUN)) in _ONLY_SVME
+
+    def guard(self) -> None:
+        """Have the CPU's guard foretell nested faults while a guest runs, and only then."""
+        mode = self._mode()
+        if mode is None or mode.nested_cr3 is None:
+            self._cpu.guard = None
+            return
+        guest, nested = self._guest_tables(), self._nested_tables(mode)
+
+        def check(va: int, write: bool) -> None:  # noqa: FBT001  # as `Cpu.guard` is called
+            access = Access.WRITE if write else Access.READ
+            fault = nested_fault(self._word, guest, nested, va, access)
+            if fault is not None:
+                raise _NestedExit(fault)
+
+        self._cpu.guard = check
+
+    def refused(self, event: Event, why: Guarded) -> bool:
+        """Do the #VMEXIT that ended an event's delivery; return False if it wasn't one."""
+        mode = self._mode()
+        if not isinstance(why, _NestedExit) or mode is None:
+            return False
+        vmcb = self._vmcb(mode)
+        vmcb["exit_info_2"] = why.fault.gpa
+        self._exit(mode, ExitCode.NPF, why.fault.info, _interrupted(event))
+        return True
+
+    def intercepted(self, event: Event, during: Event | None = None) -> bool:
+        """Do the #VMEXIT of an event that comes of another one's delivery, or from outside.
+
+        Return False where it is no exit: no guest runs, or its host wants none.
+        """
+        mode = self._mode()
+        if mode is None:
+            return False
+        code = _exit_code(event)
+        if event.kind is Kind.EXCEPTION:
+            wanted = bool(mode.exceptions >> event.vector & 1)
+        else:
+            wanted = bool(mode.general & (1 << code - ExitCode.INTR))
+        if not wanted:
+            return False
+        if event.vector == Vector.PF and event.cr2 is not None:
+            self._vmcb(mode)["exit_info_2"] = event.cr2
+        self._exit(mode, code, event.error_code, 0 if during is None else _interrupted(during))
+        return True
+
+    def shut_down(self) -> bool:
+        """Do the #VMEXIT of a guest's shutdown; return False where that is none."""
+        mode = self._mode()
+        if mode is None or not mode.general & General.SHUTDOWN:
+            return False
+        self._exit(mode, ExitCode.SHUTDOWN, 0)
+        return True
+
+    @property
+    def nested_root(self) -> NestedRoot | None:
+        """The nested tables in use, or used last; None where no VMRUN with nested paging was."""
+        mode = self._mode()
+        running = mode is not None
+        mode = self._last if mode is None else mode
+        if mode is None or mode.nested_cr3 is None:
+            return None
+        if running:
+            read = self._cpu.engine.reg_read
+            control = {name: read(getattr(x86, f"UC_X86_REG_{name.upper()}")) for name in _CONTROL}
+            efer = self._cpu.msr(MSR.EFER)
+        else:
+            vmcb = self._vmcb(mode)
+            control = {name: vmcb[name] for name in _CONTROL}
+            efer = vmcb["efer"]
+        return NestedRoot(
+            vmcb=mode.vmcb,
+            nested_cr3=mode.nested_cr3,
+            pae=mode.pae,
+            long=mode.long,
+            nxe=mode.nxe,
+            running=running,
+            cr0=control["cr0"],
+            cr3=control["cr3"],
+            cr4=control["cr4"],
+            efer=efer,
+        )
+
+    def _mode(self) -> GuestMode | None:
+        self._cpu.load()
+        return guest_mode(self._cpu)
+
+    def _vmcb(self, mode: GuestMode) -> Vmcb:
+        return _block(self._ram, mode.vmcb)
+
+    def _exit(self, mode: GuestMode, code: int, info_1: int, event: int = 0) -> None:
+        """Leave the guest: save it, report why, and go on with the host."""
+        cpu, vmcb = self._cpu, self._vmcb(mode)
+        self._save_guest(vmcb, mode)
+        leave_guest_mode(cpu)
+        cpu.forget_exception()
+        cpu.store()
+        for name, number in (("efer", MSR.EFER), ("pat", MSR.PAT)):
+            if name == "efer" or mode.nested_cr3 is not None:
+                vmcb[name] = cpu.engine.reg_read(x86.UC_X86_REG_MSR, number)
+        vmcb["exit_code"], vmcb["exit_info_1"], vmcb["exit_event"] = code, info_1, event
+        vmcb["entry_event"] &= ~_VALID
+        self.exits[code] += 1
+        self._last = mode
+        self._load_host()
+
+    def _save_guest(self, vmcb: Vmcb, mode: GuestMode) -> None:
+        cpu, read = self._cpu, self._cpu.engine.reg_read
+        for name in VMCB_SEGMENTS:
+            vmcb.set_segment(name, cpu.segment(name))
+        for name in _CONTROL:
+            vmcb[name] = read(getattr(x86, f"UC_X86_REG_{name.upper()}"))
+        vmcb["rflags"], vmcb["rip"], vmcb["rsp"] = cpu.rflags, cpu.rip, cpu.rsp
+        vmcb["rax"], vmcb["cpl"] = cpu.general(0), cpu.cpl
+        vmcb["shadow"] = int(mode.shadow)
+        interrupts = vmcb["interrupts"] & ~0xF | mode.v_tpr & 0xF
+        if self._virtual_taken:
+            interrupts &= ~Interrupts.V_IRQ
+        vmcb["interrupts"] = interrupts
+        self._virtual_taken = False
+
+    def _load_host(self) -> None:
+        """Load what VMRUN saved of the host; the CPU isn't in guest mode any more."""
+        cpu, write = self._cpu, self._cpu.engine.reg_write
+        saved = _block(self._ram, cpu.engine.reg_read(x86.UC_X86_REG_MSR, MSR.VM_HSAVE_PA))
+        # Without paging first: that is what makes the mode be found anew.
+        write(x86.UC_X86_REG_CR0, int(CR0.PE))
+        write(x86.UC_X86_REG_MSR, (MSR.EFER, saved["efer"]))
+        write(x86.UC_X86_REG_CR4, saved["cr4"])
+        write(x86.UC_X86_REG_CR3, saved["cr3"])
+        write(x86.UC_X86_REG_CR0, saved["cr0"] | CR0.PE)
+        write(x86.UC_X86_REG_DR7, _NO_BREAKPOINTS)
+        with cpu.changed():
+            for name in VMCB_SEGMENTS:
+                cpu.set_segment(name, saved.segment(name))
+            cpu.enter(saved.segment("cs"), 0)
+            cpu.rip, cpu.rsp = saved["rip"], saved["rsp"]
+            cpu.set_general(0, saved["rax"])
+        cpu.rflags = saved["rflags"] & ~RFlags.VM
+        cpu.guard = None
+        cpu.engine.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
+        self._watch(saved["rip"] - len(_VMRUN) & (1 << 64) - 1)
+
+    # VMRUN.
+
+    def _watch(self, va: int) -> None:
+        """Look at each VMRUN at `va` from now on, before it is executed."""
+        if va in self._watched:
+            return
+        self._watched.add(va)
+        if self._cpu.read(va, len(_VMRUN)) == _VMRUN:
+            self._interrupt(lambda: self._hook(va))
+
+    def _hook(self, va: int) -> None:
+        self._cpu.engine.hook_add(unicorn.UC_HOOK_CODE, self._on_vmrun, None, begin=va, end=va)
+        self._cpu.engine.ctl_flush_tb()
+
+    def _on_vmrun(self, _uc: unicorn.Uc, va: int, _size: int, _data: object) -> None:
+        cpu = self._cpu
+        if self._mode() is not None or cpu.cpl or cpu.read(va, len(_VMRUN)) != _VMRUN:
+            return
+        if not cpu.engine.reg_read(x86.UC_X86_REG_MSR, MSR.EFER) & EFER.SVME:
+            return
+        vmcb = _block(self._ram, cpu.general(0))
+        if refusal(vmcb, cpu.engine.reg_read(x86.UC_X86_REG_CR0)) is not None:
+            self._interrupt(lambda: self._turned_back(vmcb, _INVALID))
+            return
+        self._pending = self._injection(vmcb)
+
+    def _turned_back(self, vmcb: Vmcb, code: int) -> None:
+        """End a VMRUN that isn't executed: the exit changes nothing of the guest's state."""
+        vmcb["exit_code"], vmcb["exit_info_1"], vmcb["exit_info_2"] = code, 0, 0
+        vmcb["exit_event"] = 0
+        vmcb["entry_event"] &= ~_VALID
+        with self._cpu.changed():
+            self._cpu.rip += len(_VMRUN)
+            clear_gif(self._cpu)
+        self.exits[-1 if code == _INVALID else code] += 1
+
+    def _injection(self, vmcb: Vmcb) -> tuple[Vmcb, int] | None:
+        """Return the word of the event that VMRUN is to inject, and have it come to the hook."""
+        word = vmcb["entry_event"]
+        if not word & _VALID:
+            return None
+        kind = word & _KIND
+        if kind == _EXTERNAL:
+            # Unicorn would deliver it by itself, with nobody told.
+            vmcb["entry_event"] = word & ~_KIND | _EXCEPTION
+        return vmcb, word
+
+    # Nested page faults.
+
+    def _nested_info(self, mode: GuestMode, info: int) -> int:
+        """Return EXITINFO1 of a nested page fault, of which Unicorn has the lower half.
+
+        A walk of the guest's tables counts as a write. So where a write was refused, the accesses
+        of the instruction are looked at for the one that meets this fault.
+        """
+        if not info & ErrorCode.WR:
+            return info | FINAL
+        gpa = self._vmcb(mode)["exit_info_2"]
+        guest, nested = self._guest_tables(), self._nested_tables(mode)
+        cpu = self._cpu
+        code = self._code(guest, nested)
+        written = False
+        for va, access in accesses(cpu, code):
+            fault = nested_fault(self._word, guest, nested, va, access, user=cpu.cpl == _USER)
+            if fault is not None and fault.gpa == gpa:
+                return info | fault.info & (FINAL | TABLE)
+            written = written or access is Access.WRITE
+        return info | (FINAL if written else TABLE)
+
+    def _code(self, guest: Tables, nested: Tables) -> bytes:
+        """Return the bytes of the instruction at RIP and behind it, as far as they can be read."""
+        start = self._cpu.rip + self._cpu.segment("cs").base
+        found = bytearray()
+        for at in range(start, start + _CODE_BYTES):
+            pa = linear_to_system(self._word, guest, nested, at & _TOP)
+            if pa is None:
+                break
+            found.append(self._word(pa, 1))
+        return bytes(found)
+
+    def _word(self, pa: int, size: int) -> int:
+        """Return so many bytes of memory; where there is no RAM, all bits are ones."""
+        start, end = self._ram.start, self._ram.start + self._ram.size
+        if not start <= pa <= end - size:
+            return (1 << 8 * size) - 1
+        return int.from_bytes(self._ram.read(pa, size), "little")
+
+    def _nested_tables(self, mode: GuestMode) -> Tables:
+        # Whether entries of 4 bytes may be large Unicorn takes from the guest's CR4.
+        pse = bool(self._cpu.engine.reg_read(x86.UC_X86_REG_CR4) & CR4.PSE)
+        root = mode.nested_cr3 or 0
+        return Tables.nested(root, pae=mode.pae, long=mode.long, nxe=mode.nxe, pse=pse)
+
+    def _guest_tables(self) -> Tables:
+        read = self._cpu.engine.reg_read
+        cr0, cr3, cr4 = (
+            read(getattr(x86, f"UC_X86_REG_{name.upper()}")) for name in ("cr0", "cr3", "cr4")
+        )
+        return Tables.of(cr0, cr3, cr4, self._cpu.msr(MSR.EFER))
+
+
+def _block(ram: Ram, pa: int) -> Vmcb:
+    try:
+        return Vmcb(ram, pa)
+    except BadInput as error:
+        raise SvmFailure(str(error)) from None
+
+
+def _event(word: int) -> Event:
+    """Return the event of a VMCB's word; an INT's has no length, as RIP is behind it."""
+    error_code = word >> _ERROR if word & _HAS_ERROR else 0
+    return Event(word & 0xFF, _KINDS[word & _KIND], error_code)
+
+
+def _interrupted(event: Event) -> int:
+    """Return the word of a VMCB for an event whose delivery an exit ended."""
+    if event.kind is Kind.INTERRUPT:
+        return event.vector | _VALID | (_NMI if event.vector == Vector.NMI else _EXTERNAL)
+    if event.kind is Kind.SOFTWARE and event.length != 1:
+        return event.vector | _VALID | _SOFTWARE
+    # INT3 and INTO count as exceptions here.
+    error = _HAS_ERROR | event.error_code << _ERROR if event.vector in _WITH_ERROR_CODE else 0
+    return event.vector | _VALID | _EXCEPTION | error
+
+
+def _exit_code(event: Event) -> int:
+    if event.kind is Kind.EXCEPTION:
+        return 0x40 + event.vector
+    if event.kind is Kind.SOFTWARE:
+        return ExitCode.SWINT
+    return ExitCode.NMI if event.vector == Vector.NMI else ExitCode.INTR
