@@ -1,6 +1,11 @@
-"""CPUID without the features that would make two runs differ.
+"""CPUID without the features that would make two runs differ, and with one that holds here.
 
-RDRAND and RDSEED exist in Unicorn and give real random numbers, so they are hidden.
+RDRAND and RDSEED exist in Unicorn and give real random numbers, so they are hidden. A CPU of AMD's
+says that no store is bypassed by a load, as holds for an emulator: a kernel that knows nothing
+better protects itself by an MSR of the family's, and Linux 5.10 without SMP then takes a page fault
+in the first process that installs a filter of system calls.
+
+Source: AMD APM vol. 3, "Processor Capacity Parameters and Extended Feature Identification".
 """
 
 import functools
@@ -23,6 +28,8 @@ _REGISTERS = (
 )
 _RDRAND, _OSXSAVE = 1 << 30, 1 << 27  # of leaf 1, ECX
 _RDSEED, _OSPKE = 1 << 18, 1 << 4  # of leaf 7, EBX and ECX
+_CAPACITY, _SSBD_NOT_REQUIRED = 0x8000_0008, 1 << 26  # A leaf, and a bit of its EBX.
+_AMD = int.from_bytes(b"Auth", "little")  # of leaf 0, EBX: the vendor's first letters
 
 
 def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
@@ -32,12 +39,17 @@ def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
     """
     leaf = engine.reg_read(x86.UC_X86_REG_EAX)
     subleaf = engine.reg_read(x86.UC_X86_REG_ECX)
-    if leaf != 1 and (leaf, subleaf) != (7, 0):
+    if leaf == _CAPACITY:
+        if _ask(model, 0, 0)[1] != _AMD:
+            return False
+    elif leaf != 1 and (leaf, subleaf) != (7, 0):
         return False
     a, b, c, d = _ask(model, leaf, subleaf)
     cr4 = engine.reg_read(x86.UC_X86_REG_CR4)
     if leaf == 1:
         c = c & ~(_RDRAND | _OSXSAVE) | (_OSXSAVE if cr4 & CR4.OSXSAVE else 0)
+    elif leaf == _CAPACITY:
+        b |= _SSBD_NOT_REQUIRED
     else:
         b &= ~_RDSEED
         c = c & ~_OSPKE | (_OSPKE if cr4 & CR4.PKE else 0)

@@ -175,6 +175,17 @@ def test_random_numbers_are_hidden_and_everything_else_is_as_the_model_has_it(ba
     assert not answer_cpuid(engine)
 
 
+@pytest.mark.parametrize(
+    ("model", "own"), [(x86.UC_CPU_X86_EPYC, True), (x86.UC_CPU_X86_ICELAKE_SERVER, False)]
+)
+def test_a_cpu_of_amds_says_that_no_store_is_bypassed(model, own):
+    bare = Bare(model=model)
+    bare.start("mov eax, 0x80000008\ncpuid\ncli\nhlt")
+    assert own is bool(bare.cpu.general(3) >> 26 & 1)
+    # The rest of the leaf is the model's: 40 physical address bits, and 48 linear ones or 57.
+    assert (40, 48 if own else 57) == tuple(bare.cpu.general(0).to_bytes(8, "little")[:2])
+
+
 @pytest.mark.parametrize(("cr4", "leaf", "bit"), [(1 << 18, 1, 27), (1 << 22, 7, 4)])
 def test_cpuid_says_what_the_system_has_enabled(cr4, leaf, bit):
     engine = open_engine()
