@@ -97,6 +97,8 @@ class RFlags(IntEnum):
 class MSR(IntEnum):
     """Numbers of model-specific registers."""
 
+    SYSENTER_CS = 0x174
+    SYSENTER_ESP = 0x175
     SYSENTER_EIP = 0x176
     PAT = 0x277
     PKRS = 0x6E1

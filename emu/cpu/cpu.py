@@ -1,19 +1,21 @@
 """The CPU between two instructions: its state, read, changed, and as ELF cores have it."""
 
+import ctypes
+import functools
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import unicorn
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.engine import LIBRARY, MAXPHYADDR, MODEL, SavedState, handle_of, translate
+from crosswalk.emu.cpu.descriptors import Segment
+from crosswalk.emu.cpu.engine import LIBRARY, MAXPHYADDR, MODEL, SavedState, handle_of
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.state_layout import GENERAL, NO_VECTOR, SEGMENT_BYTES, state_layout
-from crosswalk.walker.architecture import CR4, MSR, PAGE_BYTES
+from crosswalk.walker.architecture import CR0, CR4, EFER, MSR, PAGE_BYTES, RFlags
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.formats.corewriter import CoreState, SegmentState
 
 __all__ = ["GENERAL", "SEGMENTS", "Cpu", "Guarded", "Segment", "core_state", "paging_context"]
@@ -23,27 +25,19 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr", "gdt", "idt")
 _SEGMENT = struct.Struct("<IxxxxQII")
 _RSP = GENERAL.index("rsp")
 # Bits of QEMU's word of modes, which has the CPL, too (QEMU target/i386/cpu.h, HF_…).
-_CODE_32, _STACK_32, _CODE_64, _SHADOW, _CPL = 1 << 4, 1 << 5, 1 << 15, 1 << 3, 3
+_CPL, _SHADOW, _CODE_32, _STACK_32, _BASED = 3, 1 << 3, 1 << 4, 1 << 5, 1 << 6
+_PROTECTED, _LMA, _CODE_64, _VM = 1 << 7, 1 << 14, 1 << 15, 1 << 17
 _GUEST = 1 << 21  # A guest under SVM runs.
+_OF_CODE = _CPL | _SHADOW | _CODE_32 | _STACK_32 | _BASED | _CODE_64
 _CONTROL = ("cr0", "cr2", "cr3", "cr4")
-_TOP = (1 << 64) - 1
+_TOP, _TOP_32 = (1 << 64) - 1, (1 << 32) - 1
+_LIMITS = {16: 0xFFFF, 32: 0xFFFF_FFFF, 64: 0xFFFF_FFFF}
+_CODE_FLAGS = {16: 0x0000_9B00, 32: 0x00C0_9B00, 64: 0x00A0_9B00}
+_DATA_FLAGS = {16: 0x0000_9300, 32: 0x00C0_9300, 64: 0x00C0_9300}
 
 
 class Guarded(CrosswalkError):
     """The CPU's guard refuses an address that an event's delivery needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A segment or table register: selector, base, limit in bytes, and flags.
-
-    `flags` are the upper 32 bits of the descriptor, without those of base and limit.
-    """
-
-    selector: int
-    base: int
-    limit: int
-    flags: int
 
 
 class Cpu:
@@ -69,6 +63,27 @@ class Cpu:
         self._bytes, self._longs, self._quads = saved.bytes, saved.longs, saved.quads
         self._general = [layout.quads[name] for name in GENERAL]
         self._rip, self._cr2 = layout.quads["rip"], layout.quads["cr2"]
+        self._cr0, self._cr4 = layout.quads["cr0"], layout.quads["cr4"]
+        self._efer = layout.quads["efer"]
+        self._segments = {
+            name: layout.segments + SEGMENT_BYTES * number for number, name in enumerate(SEGMENTS)
+        }
+        self._content = ram.bytes.data
+        self._va, self._pa, self._flags = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_uint64()
+        # The binding's own calls take several times as long.
+        of_flags = (self._handle, ctypes.c_int(x86.UC_X86_REG_EFLAGS), ctypes.byref(self._flags))
+        self._read_flags = functools.partial(LIBRARY.uc_reg_read, *of_flags)
+        self._write_flags = functools.partial(LIBRARY.uc_reg_write, *of_flags)
+        self._walk_to_read, self._walk_to_write = (
+            functools.partial(
+                LIBRARY.uc_vmem_translate,
+                self._handle,
+                self._va,
+                ctypes.c_uint32(kind),
+                ctypes.byref(self._pa),
+            )
+            for kind in (unicorn.UC_PROT_READ, unicorn.UC_PROT_WRITE)
+        )
 
     def load(self) -> None:
         """Take over the CPU's state."""
@@ -124,11 +139,28 @@ class Cpu:
     def rflags(self) -> int:
         """RFLAGS, as the CPU has it now; a change takes effect at once."""
         # The upper half is reserved, and under this name any kind of engine has the lower.
-        return int(self.engine.reg_read(x86.UC_X86_REG_EFLAGS))
+        self._read_flags()
+        return self._flags.value & _TOP_32
 
     @rflags.setter
     def rflags(self, value: int) -> None:
-        self.engine.reg_write(x86.UC_X86_REG_EFLAGS, value)
+        self._flags.value = value
+        self._write_flags()
+
+    @property
+    def cr0(self) -> int:
+        """CR0, as it was taken over."""
+        return self._quads[self._cr0]
+
+    @property
+    def cr4(self) -> int:
+        """CR4, as it was taken over."""
+        return self._quads[self._cr4]
+
+    @property
+    def efer(self) -> int:
+        """EFER, as it was taken over."""
+        return self._quads[self._efer]
 
     @property
     def error_code(self) -> int:
@@ -177,21 +209,109 @@ class Cpu:
         self._longs[self._layout.vector] = NO_VECTOR
         self._longs[self._layout.software] = 0
 
+    @property
+    def bits(self) -> int:
+        """The size of the code: 16, 32 or 64 bits."""
+        mode = self._mode
+        return 64 if mode & _CODE_64 else 32 if mode & _CODE_32 else 16
+
+    @property
+    def long_mode(self) -> bool:
+        """Whether the CPU is in IA-32e mode: in 64-bit or compatibility mode."""
+        return bool(self._mode & _LMA)
+
+    @property
+    def protected(self) -> bool:
+        """Whether CR0.PE is set."""
+        return bool(self._mode & _PROTECTED)
+
     def segment(self, name: str) -> Segment:
         """Return a segment or table register, by its name in `SEGMENTS`."""
-        at = self._layout.segments + SEGMENT_BYTES * SEGMENTS.index(name)
-        return Segment(*_SEGMENT.unpack_from(self._bytes, at))
+        return Segment._make(_SEGMENT.unpack_from(self._bytes, self._segments[name]))
 
     def set_segment(self, name: str, value: Segment) -> None:
-        """Set a segment or table register, with none of the checks that an instruction makes."""
-        at = self._layout.segments + SEGMENT_BYTES * SEGMENTS.index(name)
-        _SEGMENT.pack_into(self._bytes, at, value.selector, value.base, value.limit, value.flags)
+        """Set a segment or table register, with none of the checks that an instruction makes.
 
-    def enter(self, code: Segment, cpl: int) -> None:
-        """Go to a 64-bit code segment at a privilege level."""
+        CS, and SS, DS and ES outside 64-bit mode, count from the next `enter` on.
+        """
+        _SEGMENT.pack_into(self._bytes, self._segments[name], *value)
+
+    def set_cpl(self, cpl: int) -> None:
+        """Reach memory with the rights of a privilege level, whatever the code segment says."""
+        self._longs[self._layout.mode] = self._mode & ~_CPL | cpl
+
+    def enter(self, code: Segment, cpl: int, stack: Segment | None = None) -> None:
+        """Go to a code segment at a privilege level, with another stack segment if one is given.
+
+        The size of the code is the segment's: 64 bits in IA-32e mode if it has L.
+        """
         self.set_segment("cs", code)
-        kept = self._mode & ~(_CPL | _CODE_32 | _STACK_32 | _SHADOW)
-        self._longs[self._layout.mode] = kept | _CODE_64 | cpl
+        if stack is not None:
+            self.set_segment("ss", stack)
+        mode = self._mode & ~_OF_CODE | cpl
+        if mode & _LMA and code.long:
+            mode |= _CODE_64
+        else:
+            mode |= _CODE_32 if code.big else 0
+            mode |= _STACK_32 if self.segment("ss").big else 0
+            based = any(self.segment(name).base for name in ("ds", "es", "ss"))
+            if based or not code.big or not mode & _PROTECTED or mode & _VM:
+                mode |= _BASED
+        self._longs[self._layout.mode] = mode
+
+    def set_mode(  # a mode is as many registers
+        self,
+        bits: int,
+        *,
+        cr0: int = CR0.PE,
+        cr3: int = 0,
+        cr4: int = 0,
+        efer: int = 0,
+        code: int = 0x10,
+        data: int = 0x18,
+    ) -> None:
+        """Bring the CPU to 16-, 32- or 64-bit code with these control registers, at CPL 0.
+
+        Segments are flat, of the selectors `code` and `data`, with no look at a descriptor table;
+        in real mode (`cr0` without PE) they lie where their selectors say, and have 64 KiB.
+        EFER.LMA follows from LME and CR0.PG. RFLAGS are cleared: interrupts are off. General
+        registers, RIP and table registers stay as they are.
+
+        Raises `BadInput` where no processor has this state.
+        """
+        paged, protected = bool(cr0 & CR0.PG), bool(cr0 & CR0.PE)
+        long_mode = paged and bool(efer & EFER.LME)
+        if (
+            bits not in _LIMITS
+            or (paged and not protected)
+            or (long_mode and not cr4 & CR4.PAE)
+            or (bits == 64 and not long_mode)
+            or (bits == 32 and not protected)
+        ):
+            raise BadInput(
+                f"no {bits}-bit mode with CR0 = {cr0:#x}, CR4 = {cr4:#x}, EFER = {efer:#x}"
+            )
+        write = self.engine.reg_write
+        # Out of the mode that the engine is in, and into the other, as a guest would go.
+        write(x86.UC_X86_REG_CR0, CR0.PE)
+        self._clear_lma()
+        write(x86.UC_X86_REG_CR4, cr4)
+        write(x86.UC_X86_REG_MSR, (MSR.EFER, efer & ~EFER.LMA))
+        write(x86.UC_X86_REG_CR0, cr0)
+        write(x86.UC_X86_REG_CR3, cr3)
+        self.rflags = RFlags.FIXED
+        with self.changed():
+            at_code, at_data = (0, 0) if protected else (code << 4, data << 4)
+            stack = Segment(data, at_data, _LIMITS[bits], _DATA_FLAGS[bits])
+            for name in ("ds", "es", "fs", "gs"):
+                self.set_segment(name, stack)
+            self.enter(Segment(code, at_code, _LIMITS[bits], _CODE_FLAGS[bits]), 0, stack)
+
+    def _clear_lma(self) -> None:
+        """Clear EFER.LMA, which no write to the register reaches; paging is off."""
+        with self.changed():
+            self._quads[self._efer] &= ~EFER.LMA
+            self._longs[self._layout.mode] &= ~_LMA
 
     def snapshot(self) -> bytes:
         """Return the state as it was taken over or changed."""
@@ -206,43 +326,83 @@ class Cpu:
         self._bytes[:] = snapshot
         self.store()
 
+    def code(self, offset: int, size: int) -> bytes | None:
+        """Return `size` bytes of code, from RIP plus `offset` on, or None as `read` does."""
+        return self.read(self.linear(self.rip + offset), size)
+
+    def linear(self, offset: int) -> int:
+        """Return the linear address of an offset in the code segment."""
+        if self._mode & _CODE_64:
+            return offset & _TOP
+        return self.segment("cs").base + offset & _TOP_32
+
     def read(self, va: int, size: int) -> bytes | None:
         """Return `size` bytes at `va`, or None where the CPU can't read them all now.
 
         Where there is no RAM, all bits read as ones.
         """
+        if va & PAGE_BYTES - 1 <= PAGE_BYTES - size:
+            pa = self._translate(va & self._top, write=False)
+            return None if pa is None else self._fetch(pa, size)
         found = b""
         while len(found) < size:
-            at = va + len(found) & _TOP
+            at = va + len(found) & self._top
             pa = self._translate(at, write=False)
             if pa is None:
                 return None
-            part = min(size - len(found), PAGE_BYTES - at % PAGE_BYTES)
-            found += self._ram.read(pa, part) if self._is_ram(pa) else b"\xff" * part
+            found += self._fetch(pa, min(size - len(found), PAGE_BYTES - at % PAGE_BYTES))
         return found
 
-    def write(self, va: int, value: int) -> bool:
-        """Write 8 bytes to `va`, a multiple of 8; whether the CPU can do that now.
+    def write(self, va: int, data: bytes) -> int | None:
+        """Write `data` to `va`; None, or the first address that the CPU can't write to now.
 
-        Where there is no RAM, nothing is kept.
+        In the latter case nothing is written. Where there is no RAM, nothing is kept.
         """
-        pa = self._translate(va, write=True)
-        if pa is not None and self._is_ram(pa):
-            self._ram.write(pa, struct.pack("<Q", value))
-        return pa is not None
+        parts, done = [], 0
+        while done < len(data):
+            at = va + done & self._top
+            pa = self._translate(at, write=True)
+            if pa is None:
+                return at
+            part = data[done : done + PAGE_BYTES - at % PAGE_BYTES]
+            parts.append((pa, part))
+            done += len(part)
+        for pa, part in parts:
+            if self._is_ram(pa):
+                start = pa - self._ram.start
+                self._content[start : start + len(part)] = part
+        return None
+
+    def _fetch(self, pa: int, size: int) -> bytes:
+        if not self._is_ram(pa):
+            return b"\xff" * size
+        start = pa - self._ram.start
+        return bytes(self._content[start : start + size])
 
     def _translate(self, va: int, *, write: bool) -> int | None:
+        """Return the physical address of `va` as the CPU finds it now, or None where it faults.
+
+        The CPU walks, at its current privilege level: it sets A, and D for a write, and answers
+        from its TLB.
+        """
         if self.guard is not None:
             self.guard(va, write)
-        return translate(self.engine, va, write=write)
+        self._va.value = va
+        failed = self._walk_to_write() if write else self._walk_to_read()
+        return None if failed else self._pa.value
 
     def canonical(self, va: int) -> bool:
         """Return whether `va` is canonical under the guest's paging."""
-        width = 57 if self.engine.reg_read(x86.UC_X86_REG_CR4) & CR4.LA57 else 48
+        width = 57 if self.cr4 & CR4.LA57 else 48
         return va >> (width - 1) in (0, (1 << (65 - width)) - 1)
 
     def _is_ram(self, pa: int) -> bool:
         return self._ram.start <= pa < self._ram.start + self._ram.size
+
+    @property
+    def _top(self) -> int:
+        """The last linear address."""
+        return _TOP if self._mode & _LMA else _TOP_32
 
     @property
     def _mode(self) -> int:

@@ -21,6 +21,7 @@ from crosswalk.walker.architecture import MSR
 from crosswalk.walker.errors import BadInput
 
 __all__ = [
+    "AMD_MODELS",
     "LIBRARY",
     "MAXPHYADDR",
     "MODEL",
@@ -31,13 +32,15 @@ __all__ = [
     "handle_of",
     "hook_instruction",
     "open_engine",
-    "translate",
 ]
 
 MAXPHYADDR = 40
 """Unicorn 2.1.4 has this many physical address bits whatever the model says."""
 
 MODEL = x86.UC_CPU_X86_ICELAKE_SERVER
+
+AMD_MODELS = frozenset({x86.UC_CPU_X86_EPYC})
+"""The models of AMD's processors among those in use."""
 
 # Loaded once more, so that calls skip the checks which the binding's own handle to it makes.
 LIBRARY = ctypes.CDLL(uclib._name)  # noqa: SLF001
@@ -137,20 +140,6 @@ def _add_hook(
     )
     if error:
         raise UcError(error)
-
-
-def translate(engine: unicorn.Uc, va: int, *, write: bool) -> int | None:
-    """Return the physical address of `va` as the CPU finds it now, or None where it faults.
-
-    The CPU walks, at its current privilege level: it sets A, and D for a write, and answers
-    from its TLB.
-    """
-    pa = _U64()
-    kind = unicorn.UC_PROT_WRITE if write else unicorn.UC_PROT_READ
-    error = LIBRARY.uc_vmem_translate(
-        handle_of(engine), _U64(va), ctypes.c_uint32(kind), ctypes.byref(pa)
-    )
-    return None if error else pa.value
 
 
 class CpuState:

@@ -24,7 +24,7 @@ from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.engine import CpuState, Engine, SavedState, attach
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.walker.architecture import CR4, Vector
+from crosswalk.walker.architecture import CR4, MSR, Vector
 from crosswalk.walker.errors import CrosswalkError
 
 __all__ = [
@@ -59,8 +59,9 @@ class CalibrationError(CrosswalkError):
 class StateLayout:
     """What lies where in a saved context of `size` bytes.
 
-    `quads` are indices of 8-byte words by register: those of `GENERAL`, "rip", "cr2" and "cr3".
-    Indices of 4-byte words are `mode`, which has the CPL in its low two bits, `pkru`, and of the
+    `quads` are indices of 8-byte words by register: those of `GENERAL`, "rip", "cr0", "cr2",
+    "cr3", "cr4", "efer", and "vm_hsave_pa", an MSR in front of what SVM keeps. Indices of 4-byte
+    words are `mode`, which has the CPL in its low two bits, `pkru`, and of the
     exception raised last `error_code`, `software` (1 after INT n and INT3) and `vector`
     (`NO_VECTOR` if none was). `segments` is the offset in bytes of ES, CS, SS, DS, FS, GS, LDT,
     TR, GDT and IDT, each of `SEGMENT_BYTES`.
@@ -88,6 +89,9 @@ _KNOWN = {name: 0x1E55_AA00_0000 + at for at, name in enumerate((*GENERAL, "rip"
     "cr3": 0x1E55_AB00_1018
 }
 _KEYS = (0x1234_5678, 0x0BAD_C0DC)
+# Registers that don't hold just any value: two for each, as the engine has them afterwards.
+_CONTROL = {"cr0": (0x11, 0x1_0013), "cr4": (0x20, 0xA0), "efer": (0xD00, 0x501)}
+_HSAVE = (0x1E55_AC00_0000, 0x1E55_AD00_1000)
 _BASES = {4: 0x1E55_0000_0001, 5: 0x1E55_0000_0002, 7: 0x1E55_0000_0003}
 """Bases of FS, GS and TR, by their place among the segments."""
 
@@ -121,6 +125,7 @@ def state_layout() -> StateLayout:
         known.uc.reg_write(getattr(x86, f"UC_X86_REG_{name.upper()}"), value)
     content = _content(known)
     quads = {name: _only(name, _where([content], [value], "Q")) for name, value in _KNOWN.items()}
+    quads |= _control()
     segments = _segments()
     ram = _experiment()  # An engine doesn't keep it alive.
     engine = Engine()
@@ -147,8 +152,24 @@ def read_registers(engine: unicorn.Uc) -> dict[str, int]:
     In an engine that was opened for 16-bit code the API reads the upper half of a register as 0,
     or all of it, for ever.
     """
-    quads = SavedState(engine).quads
-    return {name: quads[at] for name, at in state_layout().quads.items()}
+    quads, places = SavedState(engine).quads, state_layout().quads
+    return {name: quads[places[name]] for name in _KNOWN}
+
+
+def _control() -> dict[str, int]:
+    """Return where registers lie that an engine doesn't give just any value."""
+    engine, found = Engine(), {}
+    write, msrs = engine.uc.reg_write, {"efer": MSR.EFER, "vm_hsave_pa": MSR.VM_HSAVE_PA}
+    for name, values in (*_CONTROL.items(), ("vm_hsave_pa", _HSAVE)):
+        contents = []
+        for value in values:
+            if name in msrs:
+                write(x86.UC_X86_REG_MSR, (msrs[name], value))
+            else:
+                write(getattr(x86, f"UC_X86_REG_{name.upper()}"), value)
+            contents.append(_content(engine))
+        found[name] = _only(name, _where(contents, values, "Q"))
+    return found
 
 
 def _segments() -> int:

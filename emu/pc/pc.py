@@ -12,21 +12,14 @@ from unicorn import x86_const as x86
 from crosswalk.emu.cpu.counting import Cr3Loads, instructions_begun
 from crosswalk.emu.cpu.cpu import Cpu, Guarded
 from crosswalk.emu.cpu.cpuid import answer_cpuid
-from crosswalk.emu.cpu.delivery import (
-    SYSCALL_LENGTH,
-    Event,
-    Kind,
-    TripleFault,
-    deliver,
-    enter_system_call,
-    raised,
-    system_calls_enabled,
-)
-from crosswalk.emu.cpu.engine import MODEL, hook_instruction, open_engine
+from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised
+from crosswalk.emu.cpu.engine import AMD_MODELS, MODEL, hook_instruction, open_engine
+from crosswalk.emu.cpu.events import Fault, NotEmulated
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT
 from crosswalk.emu.cpu.svm.guest_mode import SVM_MODEL
 from crosswalk.emu.cpu.svm.hypervisor import GuestHypervisor, SvmFailure
+from crosswalk.emu.cpu.system_calls import enter_syscall, enter_sysenter, length_of_system_call
 from crosswalk.emu.pc.devices import (
     CMOS_PORTS,
     PIC_PORTS,
@@ -73,6 +66,7 @@ class Stop(Enum):
     STUCK = "the emulator can't go on"
     TIMEOUT = "the time is up"
     REFUSED = "the host refused to go on"
+    NOT_EMULATED = "the guest asked for what isn't emulated"
     COUNTED = "as many instructions as asked for"
     EXITED = "the guest exited"
 
@@ -264,6 +258,7 @@ class Machine:
             (self._on_in, x86.UC_X86_INS_IN),
             (self._on_out, x86.UC_X86_INS_OUT),
             (self._on_syscall, x86.UC_X86_INS_SYSCALL),
+            (self._on_sysenter, x86.UC_X86_INS_SYSENTER),
             (self._on_cpuid, x86.UC_X86_INS_CPUID),
         ):
             add(unicorn.UC_HOOK_INSN, called, None, 1, 0, instruction)
@@ -328,13 +323,21 @@ class Machine:
         self.engine.reg_write(x86.UC_X86_REG_RDX, stamp >> 32)
 
     def _on_syscall(self, _uc: unicorn.Uc, _data: object) -> None:
-        if system_calls_enabled(self.cpu):
-            enter_system_call(self.cpu)
+        self._system_call(enter_syscall)
+
+    def _on_sysenter(self, _uc: unicorn.Uc, _data: object) -> None:
+        self._system_call(enter_sysenter)
+
+    def _system_call(self, enter: Callable[..., None]) -> None:
+        length = length_of_system_call(self.cpu)
+        try:
+            enter(self.cpu, length, amd=self._model in AMD_MODELS)
+        except Fault as fault:
+            self._deliver(fault.event)
+            with self.cpu.changed():
+                self.cpu.rip -= length
+        else:
             self._called()
-            return
-        self._deliver(Event(Vector.UD, Kind.EXCEPTION))
-        with self.cpu.changed():
-            self.cpu.rip -= SYSCALL_LENGTH
 
     def _on_exception(self, _uc: unicorn.Uc, vector: int, _data: object) -> None:
         if vector >= FIRST_EXIT and self.on_exit is not None:
@@ -370,6 +373,9 @@ class Machine:
                 return
             delivered = [event]
             self._end(Ended(Stop.SHUTDOWN, str(fault)))
+        except NotEmulated as missing:
+            self._end(Ended(Stop.NOT_EMULATED, str(missing)))
+            return
         except Guarded as refusal:
             if hypervisor is None or not hypervisor.refused(event, refusal):
                 self._end(Ended(Stop.REFUSED, str(refusal)))
@@ -394,7 +400,7 @@ class Machine:
     def _wake(self, idle_ticks: int | None) -> None:
         """Continue after a HLT, with the next interrupt."""
         self.cpu.load()
-        if self.cpu.read(self.cpu.rip - 1, 1) != _HLT:
+        if self.cpu.code(-1, 1) != _HLT:
             return  # The time is up.
         vector = line_vector(*self._pics, UART_IRQ) if self._uart.interrupting else None
         if vector is None:

@@ -12,11 +12,11 @@ from crosswalk.emu.cpu.delivery import (
     Event,
     Kind,
     TripleFault,
-    _combined,
     deliver,
     mnemonic,
     vector_name,
 )
+from crosswalk.emu.cpu.events import combined
 from crosswalk.emu.pc.pc import Stop
 from crosswalk.walker.architecture import RFlags
 from tests.emu.cpu.machine import (
@@ -284,17 +284,17 @@ def test_a_fault_while_a_double_fault_is_delivered_shuts_the_cpu_down(bare):
 )
 def test_faults_while_delivering_combine_as_the_manual_says(first, second, result):
     history = [Event(first, Kind.EXCEPTION)]
-    assert result == _combined(history, Event(second, Kind.EXCEPTION)).vector
+    assert result == combined(history, Event(second, Kind.EXCEPTION)).vector
 
 
 @pytest.mark.parametrize("kind", [Kind.INTERRUPT, Kind.SOFTWARE])
 def test_after_an_interrupt_every_fault_is_delivered_as_itself(kind):
-    assert 13 == _combined([Event(14, kind)], Event(13, Kind.EXCEPTION)).vector
+    assert 13 == combined([Event(14, kind)], Event(13, Kind.EXCEPTION)).vector
 
 
 def test_a_fault_after_a_double_fault_is_a_triple_fault():
     with pytest.raises(TripleFault, match=r"triple fault: 8 \(#DF\), 13 \(#GP\)"):
-        _combined([Event(8, Kind.EXCEPTION)], Event(13, Kind.EXCEPTION))
+        combined([Event(8, Kind.EXCEPTION)], Event(13, Kind.EXCEPTION))
 
 
 def test_vectors_have_names_where_the_manual_has_them():

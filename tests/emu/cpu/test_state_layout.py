@@ -30,7 +30,7 @@ def test_the_layout_is_found_once_and_every_place_is_another():
     layout = state_layout()
     longs = [layout.mode, layout.pkru, layout.error_code, layout.software, layout.vector]
     places = [*(2 * at for at in layout.quads.values()), *longs]
-    assert 19 + 5 == len(set(places)) == len(places)
+    assert 23 + 5 == len(set(places)) == len(places)
     assert layout is state_layout()
     assert layout == state_layout.__wrapped__()
 

@@ -1,0 +1,195 @@
+"""Delivery outside IA-32e mode: through the IDT of protected mode, and through real mode's IVT.
+
+16- and 32-bit gates, stacks and TSS. Where a gate would have the CPU switch tasks, and in
+virtual-8086 mode, `NotEmulated` is raised.
+
+Source: Intel SDM vol. 3A, "Exception- or Interrupt-Handler Procedures", "Task-State Segment (TSS)",
+"16-Bit Task-State Segment (TSS)"; vol. 2A, "INT n/INTO/INT3/INT1—Call to Interrupt Procedure", for
+the order of checks and error codes; vol. 3B, "Interrupt and Exception Handling" in real-address
+mode.
+"""
+
+from dataclasses import dataclass
+
+from crosswalk.emu.cpu.cpu import Cpu
+from crosswalk.emu.cpu.descriptors import (
+    PROTECTED_GATE_BYTES,
+    Descriptor,
+    Gate,
+    GateType,
+    Segment,
+    parse_protected_gate,
+)
+from crosswalk.emu.cpu.events import (
+    EXTERNAL,
+    IN_IDT,
+    TRAPS_AND_ABORTS,
+    WITH_ERROR_CODE,
+    Event,
+    Fault,
+    Kind,
+    NotEmulated,
+    mnemonic,
+)
+from crosswalk.emu.cpu.system_memory import (
+    code_descriptor,
+    descriptor,
+    mark_accessed,
+    push,
+    read_system,
+    read_tss,
+)
+from crosswalk.walker.architecture import RFlags, Vector
+
+__all__ = ["enter_protected", "enter_real"]
+
+_GATES = frozenset(
+    {GateType.INTERRUPT, GateType.TRAP, GateType.INTERRUPT_16, GateType.TRAP_16, GateType.TASK}
+)
+_SHORT_GATES = frozenset({GateType.INTERRUPT_16, GateType.TRAP_16})
+_TSS_32 = 1 << 11
+"""The bit of a TSS descriptor's type, among its segment's flags, that tells 32-bit ones."""
+_IVT_ENTRY, _IVT_STACK_BYTES = 4, 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """The stack that a frame is pushed to: its segment, and the stack pointer before."""
+
+    segment: Segment
+    pointer: int
+    loaded: Descriptor | None = None
+
+
+def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
+    """Enter the handler of `event` in protected mode, or raise `Fault` or `NotEmulated`."""
+    if rflags & RFlags.VM:
+        raise NotEmulated(f"{mnemonic(event.vector)} in virtual-8086 mode")
+    external = 0 if event.kind is Kind.SOFTWARE else EXTERNAL
+    cpl, code = cpu.cpl, cpu.segment("cs")
+    old = _Stack(cpu.segment("ss"), cpu.rsp & 0xFFFF_FFFF)
+    eip = cpu.rip & 0xFFFF_FFFF
+    # From here on memory is reached with the supervisor's rights.
+    cpu.forget_exception()
+    cpu.set_cpl(0)
+    cpu.store()
+
+    gate = _gate(cpu, event, cpl, external)
+    target = code_descriptor(cpu, gate.selector, cpl, external)
+    new_cpl = cpl if target.conforming else target.dpl
+    size = 2 if gate.type in _SHORT_GATES else 4
+    stack, frame = old, []
+    if new_cpl < cpl:
+        stack = _inner_stack(cpu, new_cpl, external)
+        frame = [old.segment.selector, old.pointer]
+    frame += [_saved_flags(event, rflags), code.selector, eip]
+    if event.kind is Kind.EXCEPTION and event.vector in WITH_ERROR_CODE:
+        frame.append(event.error_code)
+    pointer = _room(stack, size * len(frame), external)
+    if gate.offset > target.segment.limit:
+        raise Fault(Vector.GP, external)
+    _push_to(cpu, stack, pointer, frame, size)
+
+    mark_accessed(cpu, gate.selector, target)
+    new_stack = None
+    if stack.loaded is not None:
+        mark_accessed(cpu, stack.segment.selector, stack.loaded)
+        new_stack = stack.segment
+    cpu.rsp = _merged(cpu.rsp, pointer, stack)
+    if event.cr2 is not None:
+        cpu.cr2 = event.cr2
+    segment = target.segment
+    cpu.enter(segment._replace(selector=segment.selector & ~3 | new_cpl), new_cpl, new_stack)
+    cpu.rip = gate.offset
+    cpu.store()
+    cleared = RFlags.TF | RFlags.NT | RFlags.RF | RFlags.VM
+    cpu.rflags = rflags & ~(cleared | RFlags.IF if gate.masks_interrupts else cleared)
+
+
+def _gate(cpu: Cpu, event: Event, cpl: int, external: int) -> Gate:
+    idt = cpu.segment("idt")
+    error = event.vector * 8 | IN_IDT | external
+    at = event.vector * PROTECTED_GATE_BYTES
+    if at + PROTECTED_GATE_BYTES - 1 > idt.limit:
+        raise Fault(Vector.GP, error)
+    gate = parse_protected_gate(read_system(cpu, idt.base + at, PROTECTED_GATE_BYTES))
+    if gate.type not in _GATES or (event.kind is Kind.SOFTWARE and gate.dpl < cpl):
+        raise Fault(Vector.GP, error)
+    if not gate.present:
+        raise Fault(Vector.NP, error)
+    if gate.type == GateType.TASK:
+        raise NotEmulated(f"a task switch, by the task gate of vector {event.vector}")
+    return gate
+
+
+def _saved_flags(event: Event, rflags: int) -> int:
+    if event.kind is Kind.EXCEPTION and event.vector not in TRAPS_AND_ABORTS:
+        return rflags | RFlags.RF
+    if event.kind is Kind.SOFTWARE:
+        return rflags & ~RFlags.RF  # Unicorn keeps what IRET loaded to the end of a block.
+    return rflags
+
+
+def _inner_stack(cpu: Cpu, level: int, external: int) -> _Stack:
+    """Return the stack that the TSS has for a privilege level."""
+    long_tss = cpu.segment("tr").flags & _TSS_32
+    if long_tss:
+        data = read_tss(cpu, 4 + 8 * level, 6, external)
+        pointer, selector = int.from_bytes(data[:4], "little"), data[4:6]
+    else:
+        data = read_tss(cpu, 2 + 4 * level, 4, external)
+        pointer, selector = int.from_bytes(data[:2], "little"), data[2:4]
+    number = int.from_bytes(selector, "little")
+    found = descriptor(cpu, number, Vector.TS, external)
+    error = number & ~3 | external
+    if number & 3 != level or found.dpl != level or not found.writable:
+        raise Fault(Vector.TS, error)
+    if not found.present:
+        raise Fault(Vector.SS, error)
+    return _Stack(found.segment, pointer, found)
+
+
+def _room(stack: _Stack, size: int, external: int) -> int:
+    """Return the stack pointer behind a frame of `size` bytes; #SS where it has no room."""
+    mask = 0xFFFF_FFFF if stack.segment.big else 0xFFFF
+    bottom = (stack.pointer & mask) - size & mask
+    if not stack.segment.reaches(bottom, bottom + size - 1):
+        loaded = 0 if stack.loaded is None else stack.segment.selector & ~3
+        raise Fault(Vector.SS, loaded | external)
+    return bottom
+
+
+def _push_to(cpu: Cpu, stack: _Stack, bottom: int, frame: list[int], size: int) -> None:
+    push(cpu, stack.segment.base + bottom & 0xFFFF_FFFF, frame, size)
+
+
+def _merged(rsp: int, pointer: int, stack: _Stack) -> int:
+    """Return the stack pointer; of that of a 16-bit stack, the upper half is as it was."""
+    if stack.segment.big:
+        return pointer
+    upper = stack.pointer if stack.loaded else rsp
+    return upper & 0xFFFF_0000 | pointer
+
+
+def enter_real(cpu: Cpu, event: Event, rflags: int) -> None:
+    """Enter the handler of `event` in real-address mode, or raise `Fault`.
+
+    No error code is pushed there; those of a `Fault` tell where it came from.
+    """
+    external = 0 if event.kind is Kind.SOFTWARE else EXTERNAL
+    code, ip = cpu.segment("cs"), cpu.rip
+    stack = _Stack(cpu.segment("ss"), cpu.rsp & 0xFFFF_FFFF)
+    cpu.forget_exception()
+    cpu.store()
+    ivt, at = cpu.segment("idt"), event.vector * _IVT_ENTRY
+    if at + _IVT_ENTRY - 1 > ivt.limit:
+        raise Fault(Vector.GP, event.vector * 8 | IN_IDT | external)
+    entry = read_system(cpu, ivt.base + at, _IVT_ENTRY)
+    pointer = _room(stack, _IVT_STACK_BYTES, external)
+    _push_to(cpu, stack, pointer, [rflags, code.selector, ip], 2)
+    cpu.rsp = _merged(cpu.rsp, pointer, stack)
+    selector = int.from_bytes(entry[2:], "little")
+    cpu.enter(code._replace(selector=selector, base=selector << 4), 0)
+    cpu.rip = int.from_bytes(entry[:2], "little")
+    cpu.store()
+    cpu.rflags = rflags & ~(RFlags.IF | RFlags.TF | RFlags.AC | RFlags.RF)
