@@ -368,10 +368,23 @@ class Cpu:
             parts.append((pa, part))
             done += len(part)
         for pa, part in parts:
-            if self._is_ram(pa):
-                start = pa - self._ram.start
-                self._content[start : start + len(part)] = part
+            self._keep(pa, part)
         return None
+
+    def push(self, bottom: int, frame: bytes, first: int) -> bool:
+        """Write a frame that lies in one page; return whether the CPU can do that now.
+
+        `first` is the address of the value that is pushed first: the one that would fault.
+        """
+        pa = self._translate(first & self._top, write=True)
+        if pa is not None:
+            self._keep(pa - (first - bottom), frame)
+        return pa is not None
+
+    def _keep(self, pa: int, data: bytes) -> None:
+        if self._is_ram(pa):
+            start = pa - self._ram.start
+            self._content[start : start + len(data)] = data
 
     def _fetch(self, pa: int, size: int) -> bytes:
         if not self._is_ram(pa):

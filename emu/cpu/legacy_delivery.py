@@ -49,7 +49,7 @@ _GATES = frozenset(
 _SHORT_GATES = frozenset({GateType.INTERRUPT_16, GateType.TRAP_16})
 _TSS_32 = 1 << 11
 """The bit of a TSS descriptor's type, among its segment's flags, that tells 32-bit ones."""
-_IVT_ENTRY, _IVT_STACK_BYTES = 4, 6
+_IVT_ENTRY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ class _Stack:
 def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
     """Enter the handler of `event` in protected mode, or raise `Fault` or `NotEmulated`."""
     if rflags & RFlags.VM:
-        raise NotEmulated(f"{mnemonic(event.vector)} in virtual-8086 mode")
+        software = event.kind is Kind.SOFTWARE
+        name = f"INT {event.vector:#x}" if software else mnemonic(event.vector)
+        raise NotEmulated(f"{name} in virtual-8086 mode")
     external = 0 if event.kind is Kind.SOFTWARE else EXTERNAL
     cpl, code = cpu.cpl, cpu.segment("cs")
     old = _Stack(cpu.segment("ss"), cpu.rsp & 0xFFFF_FFFF)
@@ -85,10 +87,9 @@ def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
     frame += [_saved_flags(event, rflags), code.selector, eip]
     if event.kind is Kind.EXCEPTION and event.vector in WITH_ERROR_CODE:
         frame.append(event.error_code)
-    pointer = _room(stack, size * len(frame), external)
     if gate.offset > target.segment.limit:
         raise Fault(Vector.GP, external)
-    _push_to(cpu, stack, pointer, frame, size)
+    pointer = _push_to(cpu, stack, frame, size, external)
 
     mark_accessed(cpu, gate.selector, target)
     new_stack = None
@@ -149,18 +150,32 @@ def _inner_stack(cpu: Cpu, level: int, external: int) -> _Stack:
     return _Stack(found.segment, pointer, found)
 
 
-def _room(stack: _Stack, size: int, external: int) -> int:
-    """Return the stack pointer behind a frame of `size` bytes; #SS where it has no room."""
-    mask = 0xFFFF_FFFF if stack.segment.big else 0xFFFF
-    bottom = (stack.pointer & mask) - size & mask
-    if not stack.segment.reaches(bottom, bottom + size - 1):
+def _push_to(cpu: Cpu, stack: _Stack, frame: list[int], size: int, external: int) -> int:
+    """Push values of `size` bytes to a stack; return its pointer then. #SS where it has no room.
+
+    A stack may wrap from one value to the next.
+    """
+    big = stack.segment.big
+    mask, base = 0xFFFF_FFFF if big else 0xFFFF, stack.segment.base
+    top = stack.pointer & mask
+    bottom = top - size * len(frame)
+    if bottom >= 0:
+        _require_room(stack, bottom, top - 1, external)
+        if base + top <= 1 << 32:
+            push(cpu, base + bottom, frame, size)
+            return bottom
+    for number in range(1, len(frame) + 1):
+        at = top - size * number & mask
+        _require_room(stack, at, at + size - 1, external)
+    for number, value in enumerate(frame, 1):
+        push(cpu, base + (top - size * number & mask) & 0xFFFF_FFFF, [value], size)
+    return bottom & mask
+
+
+def _require_room(stack: _Stack, first: int, last: int, external: int) -> None:
+    if not stack.segment.reaches(first, last):
         loaded = 0 if stack.loaded is None else stack.segment.selector & ~3
         raise Fault(Vector.SS, loaded | external)
-    return bottom
-
-
-def _push_to(cpu: Cpu, stack: _Stack, bottom: int, frame: list[int], size: int) -> None:
-    push(cpu, stack.segment.base + bottom & 0xFFFF_FFFF, frame, size)
 
 
 def _merged(rsp: int, pointer: int, stack: _Stack) -> int:
@@ -185,8 +200,7 @@ def enter_real(cpu: Cpu, event: Event, rflags: int) -> None:
     if at + _IVT_ENTRY - 1 > ivt.limit:
         raise Fault(Vector.GP, event.vector * 8 | IN_IDT | external)
     entry = read_system(cpu, ivt.base + at, _IVT_ENTRY)
-    pointer = _room(stack, _IVT_STACK_BYTES, external)
-    _push_to(cpu, stack, pointer, [rflags, code.selector, ip], 2)
+    pointer = _push_to(cpu, stack, [rflags, code.selector, ip], 2, external)
     cpu.rsp = _merged(cpu.rsp, pointer, stack)
     selector = int.from_bytes(entry[2:], "little")
     cpu.enter(code._replace(selector=selector, base=selector << 4), 0)

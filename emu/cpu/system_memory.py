@@ -83,7 +83,7 @@ def push(cpu: Cpu, bottom: int, values: list[int], size: int) -> None:
     )
     first = bottom + len(frame) - size
     if bottom % PAGE_BYTES + len(frame) <= PAGE_BYTES:
-        if cpu.write(bottom, frame) is not None:
+        if not cpu.push(bottom, frame, first):
             _refused(cpu, first)
         return
     for at in range(len(frame) - size, -1, -size):
