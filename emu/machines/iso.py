@@ -4,13 +4,14 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from crosswalk.emu.workers.command import run_command
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.errors import BadInput, CrosswalkError
 
-__all__ = ["judges_folder", "make_iso", "require_iso_tools"]
+__all__ = ["judges_folder", "make_iso", "make_iso_of", "require_iso_tools"]
 
 _SECONDS, _DATE = 1_577_836_800, "2020010100000000"
 """What stands for the time in all that the tools write: the same image, the same ISO file."""
@@ -19,7 +20,7 @@ _LIMITS = Limits(seconds=120.0, patience=5.0)
 _CONFIG = """\
 insmod all_video
 search --no-floppy --set=root --file /{name}
-multiboot /{name}
+{commands}
 boot
 """
 _SHARED = (
@@ -38,8 +39,15 @@ def judges_folder() -> Path:
 
 
 def make_iso(image: bytes) -> bytes:
-    """Return an ISO file that boots a multiboot image: hybrid, for BIOS and UEFI.
+    """Return an ISO file that boots a multiboot image; the rest as in `make_iso_of`."""
+    title = f"crosswalk-{hashlib.sha256(image).hexdigest()[:16]}.img"
+    return make_iso_of({title: image}, f"multiboot /{title}")
 
+
+def make_iso_of(files: Mapping[str, bytes], commands: str) -> bytes:
+    """Return an ISO file on which GRUB runs `commands` and boots: hybrid, for BIOS and UEFI.
+
+    `files` are its contents by name, in the root folder; GRUB knows the CD by the first of them.
     Made by GRUB's tools, xorriso and mtools, from PATH, or as fetched by scripts/judges; the same
     versions make the same bytes. Raises `BadInput` where they aren't there.
     """
@@ -48,10 +56,11 @@ def make_iso(image: bytes) -> bytes:
         folder = Path(name)
         tree = folder / "tree"
         tree.mkdir()
-        title = f"crosswalk-{hashlib.sha256(image).hexdigest()[:16]}.img"
-        (tree / title).write_bytes(image)
+        for title, content in files.items():
+            (tree / title).write_bytes(content)
         config = folder / "grub.cfg"
-        config.write_text(_CONFIG.format(name=title), encoding="ascii")
+        text = _CONFIG.format(name=next(iter(files)), commands=commands)
+        config.write_text(text, encoding="ascii")
         cores = {each: tools.core(each, config, folder) for each in _FORMATS}
         boot = (tools.modules("i386-pc") / "cdboot.img").read_bytes()
         (tree / "bios.img").write_bytes(boot + cores["i386-pc"].read_bytes())
