@@ -154,7 +154,7 @@ class FrameTables(NestedTables):
         """Add `permission` to what a frame, by number, is granted."""
         self._grant_one(frame, int(self.granted[frame]) | permission)
 
-    def withhold(self, frame: int, permission: Permission) -> None:
+    def withhold(self, frame: int, permission: int) -> None:
         """Take `permission` from what a frame, by number, is granted."""
         self._grant_one(frame, int(self.granted[frame]) & ~permission)
 

@@ -224,8 +224,10 @@ class Host:
         gpa = _exit_info_2(self._memory.read(_VMCB, FRAME)) if code == ExitCode.NPF else None
         return Exit(code, error_code, gpa)
 
-    def intercept(self, cr_writes: frozenset[int], *, efer: bool) -> None:
+    def intercept(self, cr_writes: frozenset[int], *, efer: bool, invlpg: bool = False) -> None:
         """Make these writes exits from now on, and no others, of a guest entered with `efer`.
+
+        With `invlpg` INVLPG is an exit, too.
 
         What VMRUN loaded counts, and not what the VMCB holds since: it is changed where a saved
         context has it. `CrosswalkError` if it can't be found there.
@@ -234,11 +236,16 @@ class Host:
         with cpu.changed():
             content = cpu.snapshot()
             block = self._memory.read(_VMCB, FRAME)
-            known = struct.pack("<QQ", _VMCB, 0) + _intercepts_of(block)
-            if content.count(known) != 1:
+            (general,) = struct.unpack("<Q", _intercepts_of(block))
+            # A state that was gone back to may have INVLPG intercepted or not.
+            either = [struct.pack("<QQQ", _VMCB, 0, general | on) for on in (0, General.INVLPG)]
+            known = [each for each in either if content.count(each) == 1]
+            if len(known) != 1:
                 raise CrosswalkError("a saved context of this Unicorn doesn't show the intercepts")
-            at = content.index(known) + len(known) + 2  # Reads of control registers come first.
-            cpu.patch(at, struct.pack("<H", sum(1 << number for number in cr_writes)))
+            at = content.index(known[0]) + len(known[0])
+            cpu.patch(at - 8, struct.pack("<Q", general | General.INVLPG * invlpg))
+            # Reads of control registers come first.
+            cpu.patch(at + 2, struct.pack("<H", sum(1 << number for number in cr_writes)))
         place, bit = _EFER_WRITE
         self._memory.write(_MSR_MAP + place, struct.pack("<B", bit if efer else 0))
 

@@ -106,11 +106,13 @@ _FIELDS = {"result": "free"}
 
 @dataclass(frozen=True, slots=True)
 class AttackFrames:
-    """What attacks act on: physical addresses, but for `copier` and `user`, which are linear.
+    """What attacks act on: physical addresses, but for those of code, which are linear: `copier`,
+    `user` and `loaded_place`.
 
     `site` is the text that injected code replaces; `text`, `rodata` and `data` are frames of the
     image; `free` are zeroed frames that may be written, not of the image; `user` is a page that a
-    user may execute, and `user_frame` its frame. `copier` is code in text that copies RCX bytes
+    user may execute, and `user_frame` its frame. `loaded` is a frame of code that the kernel has
+    loaded outside the image, `loaded_place` where it is mapped besides the direct map. `copier` is code in text that copies RCX bytes
     from RSI to RDI and returns. `root` is the root table. What the kernel doesn't have is 0, and
     `lacks` says why, by the field's name.
     """
@@ -124,6 +126,8 @@ class AttackFrames:
     user_frame: int
     copier: int
     root: int
+    loaded: int = 0
+    loaded_place: int = 0
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -223,6 +227,14 @@ def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
             NestedFault(frames.data, _FETCH),
         ),
         _attack(
+            "loaded code",
+            "code outside the image made writable in its own entry, then written",
+            f"mov rbx, LOADED_ENTRY\nor qword ptr [rbx], 2\n"
+            f"mov rbx, LOADED_DIRECT\ninvlpg [rbx]\n{_STORE}",
+            frames.loaded,
+            NestedFault(frames.loaded, _WRITE),
+        ),
+        _attack(
             "execute user code",
             "CR4.SMEP cleared, a process's code run in the kernel",
             "mov rbx, USER_ENTRY\nbtr qword ptr [rbx], 63\nmov rax, cr4\n"
@@ -263,6 +275,18 @@ def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
             NotStopped(),
             why="any such frame may become a table, and a table without execution takes the "
             "emulator down",
+        ),
+        _attack(
+            "free loaded code",
+            "code outside the image unmapped where it is run, made writable in the direct map, "
+            "written",
+            "mov rbx, LOADED_PLACE_ENTRY\nbtr qword ptr [rbx], 0\n"
+            "mov rbx, LOADED_PLACE\ninvlpg [rbx]\n"
+            "mov rbx, LOADED_ENTRY\nor qword ptr [rbx], 2\n"
+            f"mov rbx, LOADED_DIRECT\ninvlpg [rbx]\n{_STORE}",
+            frames.loaded,
+            NotStopped(),
+            why="it does all that the kernel does when it frees code",
         ),
         _attack(
             "swap rodata",

@@ -8,6 +8,7 @@ guest is run, what its tables of the second level are, and how it is intercepted
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.protect.kernel.facts import GuestState, find_facts
 from crosswalk.emu.protect.kernel.rights import RightsFollower, image_frames, kept_frames
 from crosswalk.emu.protect.kernel.rules import Cause, Grants, decide, grant, grant_each, may
+from crosswalk.emu.protect.kernel.sealing import LaterSeals
 from crosswalk.emu.protect.permissions import Bools, FrameTables, Permissions, executes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import PhysicalMemory
@@ -23,27 +25,31 @@ from crosswalk.walker.protection.policy import TableKind, Use
 
 __all__ = ["Enforcement"]
 
-_FOLLOWED_EACH = 50
-
 
 class Enforcement(ABC):
     """What a host withholds from a kernel in `memory`, by its nested tables `nested`.
 
     `exits` counts all exits by name, `causes` the nested faults by the rule that decided them.
-    Rights are followed where a rule needs them, and after each so many patches, when frames that no
-    mapping may write any more lose writing. With `pins` off, control registers are the guest's.
+    Rights are followed where a rule needs them, and when the kernel has the CPU drop translations
+    after entries that had something writable have changed: what no mapping may write any more loses
+    writing then, and what is more than plain memory is sealed (`later`). With `pins` off, control
+    registers are the guest's.
 
     `followed` are the frames that were granted writing since, `withdrawn` those that lost it since,
     each as it is now; `lost` counts all losses. `user_code` are those that users were granted
     execution of. `patched` are the numbers of sealed frames that were opened, `loaded` those of
-    others; `open` are those that are open now.
+    others; `open` are those that are open now. `flushes` counts what dropped translations,
+    `late` the frames that lost writing at another moment.
     """
 
     rights: RightsFollower
     grants: Grants
+    later: LaterSeals
     followed: Bools
     withdrawn: Bools
     user_code: Bools
+    loaded_code: Bools
+    unloaded: Bools
 
     def __init__(self, memory: PhysicalMemory, kernel: KernelImage, nested: FrameTables) -> None:
         self.memory, self.nested, self._kernel = memory, nested, kernel
@@ -54,9 +60,9 @@ class Enforcement(ABC):
         self.open: set[int] = set()
         self.patched: set[int] = set()
         self.loaded: set[int] = set()
-        self.lost = 0
-        self.policy_seconds = 0.0
-        self._closed = 0
+        self.lost = self.late = self.flushes = 0
+        self.policy_seconds = self.flush_seconds = 0.0
+        self._missed = False
 
     @property
     @abstractmethod
@@ -99,6 +105,9 @@ class Enforcement(ABC):
             )
         self.followed = np.zeros(count, np.bool_)
         self.withdrawn, self.user_code = self.followed.copy(), self.followed.copy()
+        self.loaded_code, self.unloaded = self.followed.copy(), self.followed.copy()
+        self.later = LaterSeals(self.memory, count)
+        self.later.add(self.rights, ~image)
         return self.grants
 
     def follow(self) -> None:
@@ -107,18 +116,39 @@ class Enforcement(ABC):
         self.rights.update(self.root)
         self.policy_seconds += time.process_time() - began
 
-    def withdraw(self) -> None:
-        """Follow, and withdraw writing from the frames that no mapping may write any more.
+    def flushed(self) -> None:
+        """Look for what lost writing, as the kernel has had the CPU drop translations.
 
-        Not to be called while a window is open: its mapping counts, too.
+        While a window is open, whose mapping counts too, that waits until it closes.
+        """
+        began = time.process_time()
+        self.flushes += 1
+        if self.open:
+            self._missed = True
+        elif self.rights.narrowed():
+            self.withdraw(late=False)
+        self.flush_seconds += time.process_time() - began
+
+    def withdraw(self, *, late: bool = True) -> None:
+        """Follow, withdraw writing from frames that no mapping may write any more, and seal them.
+
+        `late` says that the kernel may long have taken it away. Not to be called while a window is
+        open.
         """
         self.follow()
-        frames = np.flatnonzero(self.writable & ~self.rights.writable).tolist()
+        lost = self.writable & ~self.rights.writable
+        frames = np.flatnonzero(lost).tolist()
         for frame in frames:
             self.nested.withhold(frame, Permission.WRITE)
             self.followed[frame], self.withdrawn[frame] = False, True
         self.lost += len(frames)
+        self.late += len(frames) if late else 0
+        self.seal(lost)
         self.flush()
+
+    def seal(self, frames: Bools) -> None:
+        """Seal those of these frames, which lost writing, that are to be; see `to_seal`."""
+        self.later.add(self.rights, frames & ~self.grants.image)
 
     @property
     def writable(self) -> Bools:
@@ -132,8 +162,9 @@ class Enforcement(ABC):
         """What the rules grant each frame now, but for those that are open."""
         every = np.uint8(executes(self.kind))
         found: Permissions = (
-            self.grants.permissions & every
+            self.grants.permissions & every & ~(every * self.unloaded)
             | np.uint8(self._for_users) * self.user_code
+            | np.uint8(self._for_kernel) * self.loaded_code
             | np.uint8(Permission.READ)
             | np.uint8(Permission.WRITE) * self.writable
         )
@@ -141,19 +172,36 @@ class Enforcement(ABC):
 
     def decide(self, frame: int, *, write: bool, fetch: bool) -> Cause:
         """Handle a nested fault at a frame of RAM: grant what the rules do; return the rule."""
+        image = bool(self.grants.image[frame])
         sealed, text = bool(self.grants.sealed[frame]), bool(self.grants.text[frame])
-        if write and not sealed:
+        freed = False
+        if not sealed and (write or not image):
             self.follow()
+            freed = self.released(frame)
+            sealed, text = bool(self.later.frames[frame]), bool(self.later.code[frame])
         facts = find_facts(
-            self.state, self.memory, self.grants, self.rights, frame, write=write, fetch=fetch
+            self.state,
+            self.memory,
+            self.grants,
+            self.rights,
+            frame,
+            write=write,
+            fetch=fetch,
+            sealed=sealed,
         )
-        cause = decide(facts, sealed=sealed, text=text, kept=bool(self.grants.kept[frame]))
+        facts = replace(facts, freed=freed)
+        kept = bool(self.grants.kept[frame])
+        cause = decide(facts, sealed=sealed, text=text, kept=kept, image=image)
         self.causes[cause] += 1
         if cause in {Cause.USER_CODE, Cause.PROCESS_CODE}:
             self.user_code[frame] = True
             self.nested.allow(frame, self._for_users)
             self.flush()
-        elif cause is Cause.FOLLOWED:
+        elif cause is Cause.LOADED_CODE:
+            self.loaded_code[frame], self.unloaded[frame] = True, False
+            self.nested.allow(frame, self._for_kernel)
+            self.flush()
+        elif cause in {Cause.FOLLOWED, Cause.FREED}:
             self.grant_writing(frame)
         elif cause is not Cause.REFUSED:
             self.open.add(frame)
@@ -172,15 +220,38 @@ class Enforcement(ABC):
     def root_written(self) -> None:
         """CR3 was written while frames were open: close them."""
         self._close()
-        self._closed += 1
-        if self._closed % _FOLLOWED_EACH == 0:
-            self.withdraw()
+        if self._missed:
+            self._missed = False
+            self.flushed()
+
+    def released(self, frame: int) -> bool:
+        """Release a frame that was sealed outside the image, if the kernel has freed it.
+
+        Where execution can be withheld from any frame, it is withdrawn with that: what is executed
+        there next has to be sealed again.
+        """
+        later = self.later
+        if not later.frames[frame] or not later.freed(frame, self.rights.root):
+            later.note_code(self.rights)
+            return False
+        later.release(frame)
+        if self.kind is not TableKind.NPT:
+            self.loaded_code[frame], self.unloaded[frame] = False, True
+            self.nested.withhold(frame, executes(self.kind))
+        return True
 
     @property
     def _for_users(self) -> Permission | Use:
         """The right to execute that a user's code is granted."""
         if self.kind is TableKind.EPT_MBEC:
             return Use.USER_EXECUTE
+        return Permission.EXECUTE
+
+    @property
+    def _for_kernel(self) -> Permission | Use:
+        """The right to execute that code which the kernel loads is granted."""
+        if self.kind is TableKind.EPT_MBEC:
+            return Use.SUPERVISOR_EXECUTE
         return Permission.EXECUTE
 
     def _close(self) -> None:

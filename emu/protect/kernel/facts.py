@@ -15,11 +15,21 @@ from crosswalk.walker.architecture import CR0, RFlags
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.protection.pagelist import Permission
 
-__all__ = ["GuestState", "cpu_state", "find_facts", "read_code", "store_addresses"]
+__all__ = [
+    "LONGEST_INSTRUCTION",
+    "GuestState",
+    "cpu_state",
+    "find_facts",
+    "instruction_size",
+    "read_code",
+    "store_addresses",
+]
 
 _ROOT = (1 << 52) - FRAME
 _LOW = 1 << 47
-_WINDOW_PAGES, _LONGEST_INSTRUCTION = 2, 15
+_WINDOW_PAGES = 2
+LONGEST_INSTRUCTION = 15
+"""The size of the longest instruction, in bytes."""
 
 _TOP = (1 << 64) - 1
 _BASES = {operands.X86_REG_FS: "fs_base", operands.X86_REG_GS: "gs_base"}
@@ -71,17 +81,17 @@ def find_facts(
     *,
     write: bool,
     fetch: bool,
+    sealed: bool,
 ) -> FaultFacts:
     """Return the facts of a nested fault at a frame; the guest is at the faulting instruction.
 
     An access that is neither a write nor a fetch is a read. `rights` are up to date with the
-    tables.
+    tables. `sealed` says whether the frame is, in the image or outside.
     """
     root = state.root
-    sealed = bool(grants.sealed[frame])
     loaded = rights.own[frame] & WRITE_EXECUTE == Permission.EXECUTE
     # A fetch may fault at an instruction's first byte, or at one on the page behind.
-    pages = [find_leaf(memory, root, state.rip + more) for more in (0, _LONGEST_INSTRUCTION - 1)]
+    pages = [find_leaf(memory, root, state.rip + more) for more in (0, LONGEST_INSTRUCTION - 1)]
     own = [leaf for leaf in pages if leaf is not None and leaf.pa // FRAME == frame]
     code = None if fetch else pages[0]
     place = None if code is None else (code.pa + state.rip % code.size) // FRAME
@@ -114,9 +124,14 @@ def read_code(state: GuestState, memory: PhysicalMemory, size: int) -> bytes:
     return code
 
 
+def instruction_size(state: GuestState, code: bytes) -> int:
+    """Return the size in bytes of the instruction at RIP, whose bytes begin `code`; 0 for none."""
+    return next((each.size for each in _DECODER.disasm(code, state.rip, 1)), 0)
+
+
 def _in_window(state: GuestState, memory: PhysicalMemory, frame: int) -> bool:
     """Return whether the store goes through a mapping made for patching alone."""
-    stored = store_addresses(state, read_code(state, memory, _LONGEST_INSTRUCTION))
+    stored = store_addresses(state, read_code(state, memory, LONGEST_INSTRUCTION))
     if stored is None or stored[1] >= _LOW:
         return False
     pages = []

@@ -32,6 +32,7 @@ _LACKING = {
     "free": "zeroed memory",
     "user": "process's code mapped that has run",
     "copier": "code that copies a string and returns",
+    "loaded": "code outside its image, mapped at two addresses",
 }
 """What the kernel has none of, by the fields of `AttackFrames`."""
 _MAPPED = {"site", "text", "rodata", "data"}
@@ -64,10 +65,12 @@ def planted(frames: AttackFrames, code: bytes) -> tuple[tuple[int, bytes], ...]:
 
 def _symbols(memory: PhysicalMemory, frames: AttackFrames) -> dict[str, int]:
     named = {"text": frames.text, "rodata": frames.rodata, "data": frames.data}
+    named["loaded"] = frames.loaded
     named |= {"result": frames.result, "root": frames.root}
     named |= {f"free{number}": pa for number, pa in enumerate(frames.free[:-1])}
     named |= {"user_frame": frames.user_frame, "copier_frame": frames.copier_frame}
     symbols = {"MARK": MARK, "USER": frames.user, "COPIER": frames.copier, "LEAVES": _LEAVES}
+    symbols["LOADED_PLACE"] = frames.loaded_place
     symbols["COPIER_OFFSET"] = frames.copier % FRAME
     for name, pa in named.items():
         symbols[name.upper()] = pa
@@ -75,11 +78,14 @@ def _symbols(memory: PhysicalMemory, frames: AttackFrames) -> dict[str, int]:
         symbols[f"{name.upper()}_IMAGE"] = IMAGE + pa
     image = {"RODATA": frames.rodata, "DATA": frames.data}
     direct = {"TEXT": frames.text, "FREE0": frames.free[0], "USER_FRAME": frames.user_frame}
+    direct["LOADED"] = frames.loaded
     for base, mapped in ((IMAGE, image), (DIRECT, direct)):
         for name, pa in mapped.items():
             # What isn't mapped is lacking, and no attack that is built names it.
             if leaf := find_leaf(memory, frames.root, base + pa):
                 symbols[f"{name}_ENTRY"] = DIRECT + leaf.entry
+    if leaf := find_leaf(memory, frames.root, frames.loaded_place):
+        symbols["LOADED_PLACE_ENTRY"] = DIRECT + leaf.entry
     # Other code than the image's isn't mapped with it.
     if leaf := find_leaf(memory, frames.root, IMAGE + frames.text):
         symbols["TEXT_IMAGE_ENTRY"] = DIRECT + leaf.entry
@@ -113,6 +119,7 @@ def find_frames(host: Enforcement) -> AttackFrames:
         # It is attacked where it has run: where its own right to execute is granted.
         if executes(host.kind) & int(host.due[pa // FRAME])
     )
+    loaded, place = _loaded(host)
     site, other = (text[0], text[_SITE_PAGES]) if len(text) > _SITE_PAGES else (0, 0)
     found = {
         "site": site * FRAME,
@@ -120,6 +127,7 @@ def find_frames(host: Enforcement) -> AttackFrames:
         "rodata": next(rodata, 0) * FRAME,
         "data": data[-1] * FRAME if data else 0,
         "copier": _copier(host, text),
+        "loaded": loaded,
     }
     user, user_frame = next(users, (0, 0))
     frames = {**found, "user": user, "free": len(free) == _FREE}
@@ -128,10 +136,26 @@ def find_frames(host: Enforcement) -> AttackFrames:
         **found,
         user=user,
         user_frame=user_frame,
+        loaded_place=place,
         free=tuple(free) if len(free) == _FREE else (0,) * _FREE,
         root=root,
         lacks=lacks | _moved(memory, root, {name: found[name] for name in _MAPPED - set(lacks)}),
     )
+
+
+def _loaded(host: Enforcement) -> tuple[int, int]:
+    """Return a frame of code outside the image, and where it is mapped besides the direct map.
+
+    By the kernel's own tables, whatever the host has sealed; zeros if there is none.
+    """
+    own = host.rights.own
+    code = may(own, Permission.EXECUTE) & ~may(own, Permission.WRITE) & ~host.grants.image
+    for frame, places in host.rights.places(code).items():
+        direct = DIRECT + frame * FRAME
+        other = next((va for va in places if va != direct), 0)
+        if other and direct in places:
+            return frame * FRAME, other
+    return 0, 0
 
 
 def _moved(memory: PhysicalMemory, root: int, frames: dict[str, int]) -> dict[str, str]:

@@ -11,7 +11,13 @@ from crosswalk.emu.cpu.svm.host import Exit, Host
 from crosswalk.emu.load.boot import Boot
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
-from crosswalk.emu.protect.kernel.facts import GuestState, cpu_state, read_code
+from crosswalk.emu.protect.kernel.facts import (
+    LONGEST_INSTRUCTION,
+    GuestState,
+    cpu_state,
+    instruction_size,
+    read_code,
+)
 from crosswalk.emu.protect.kernel.guestwalk import find_leaf
 from crosswalk.emu.protect.kernel.rules import Cause, Grants
 from crosswalk.emu.protect.permissions import READ_WRITE, FrameTables, Permissions
@@ -116,9 +122,9 @@ class Protection(Enforcement):
         return self.nested.read_back()
 
     def intercept(self) -> None:
-        """Have writes to pinned registers exit, and to CR3 where a frame is open."""
+        """Have writes to pinned registers exit, INVLPG, and writes to CR3 where a frame is open."""
         writes = (INTERCEPTED if self.pins else frozenset()) | ({3} if self.open else frozenset())
-        self.host.intercept(writes, efer=self.pins)
+        self.host.intercept(writes, efer=self.pins, invlpg=True)
 
     def flush(self) -> None:
         """Have the CPU use the nested tables as they are now."""
@@ -135,6 +141,8 @@ class Protection(Enforcement):
             self._on_fault(found, found.gpa)
         elif found.code in _CONTROL:
             self._on_control(found)
+        elif found.code == ExitCode.INVLPG:
+            self._on_invlpg(found)
         else:
             self._refuse(found, "an instruction that reaches past nested paging")
 
@@ -151,6 +159,19 @@ class Protection(Enforcement):
             self._refuse(found, refusal)
         elif found.code == ExitCode.CR3_WRITE:
             self.root_written()
+        elif found.code == ExitCode.CR4_WRITE:
+            self.flushed()
+
+    def _on_invlpg(self, found: Exit) -> None:
+        state = self.state
+        size = instruction_size(state, read_code(state, self.memory, LONGEST_INSTRUCTION))
+        if not size:
+            self._refuse(found, "an INVLPG that can't be decoded")
+            return
+        with self.machine.cpu.changed():
+            self.machine.cpu.rip += size
+        self.flush()
+        self.flushed()
 
     def _refuse(self, found: Exit, detail: str) -> None:
         cpu = self.machine.cpu
@@ -169,7 +190,8 @@ class Protection(Enforcement):
         if not self.grants.sealed[frame]:
             # The kernel's own tables decide what may be a stack: others may be forged.
             self.follow()
-            if self.rights.own[frame] & Permission.WRITE:
+            self.released(frame)
+            if self.rights.own[frame] & Permission.WRITE and not self.later.frames[frame]:
                 self.grant_writing(frame)
                 return
         raise Guarded(f"{va:#x} of frame {frame * FRAME:#x} isn't granted for an event's frame")

@@ -89,9 +89,22 @@ def enforced_checks(enforced: Enforced) -> Iterator[Check]:
         not enforced.stale,
     )
     yield Check("the nested tables grant what the rules do, and no more", enforced.as_ruled)
+    sealing = enforced.sealing
     yield Check(
-        f"of {enforced.counts.sealed:,} sealed frames none has changed but what was patched",
-        enforced.changed <= enforced.patched,
+        "what the kernel took writing from lost it when translations were dropped; "
+        f"{sealing.late:,} frames later",
+        not sealing.late,
+    )
+    outside = sealing.first + sealing.since - sealing.released
+    yield Check(
+        f"of {enforced.counts.sealed + outside:,} sealed frames none has changed but what was "
+        "patched",
+        enforced.changed <= enforced.patched | enforced.loaded,
+    )
+    yield Check(
+        f"{outside:,} frames outside the image are sealed, {sealing.unsealed:,} aren't that the "
+        "kernel's tables have as its code, or as read-only data of its own",
+        not sealing.unsealed,
     )
     for each in (each for each in enforced.attacks if each.built):
         end = "succeeds, as said" if isinstance(each.result, NotStopped) else "is stopped"
@@ -172,6 +185,12 @@ def enforced_lines(
         f"  outside what is sealed, since: {len(enforced.loaded):,} frames of code patched, "
         f"writing granted to {enforced.granted:,} and withdrawn from {enforced.withdrawn:,} "
         f"that nothing may write any more{since}; rights by {roots_words(enforced)}"
+    )
+    sealing = enforced.sealing
+    yield (
+        f"  sealed outside the image: {sealing.first:,} frames at first, {sealing.since:,} since, "
+        f"{sealing.released:,} freed; translations dropped {sealing.flushes:,} times "
+        f"({sealing.seconds:.2f} s)"
     )
 
 

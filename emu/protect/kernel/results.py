@@ -11,6 +11,7 @@ from crosswalk.emu.protect.attack import Attacked
 from crosswalk.emu.protect.kernel.attacks import Code
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
 from crosswalk.emu.protect.kernel.rules import Cause, Grants, may
+from crosswalk.emu.protect.kernel.sealing import to_seal
 from crosswalk.emu.protect.permissions import (
     ALL,
     READ_EXECUTE,
@@ -24,7 +25,17 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, U64
 from crosswalk.walker.protection.pagelist import Permission
 
-__all__ = ["Beginning", "Counts", "Enforced", "begun", "count", "counts_of", "fields_of", "sum_up"]
+__all__ = [
+    "Beginning",
+    "Counts",
+    "Enforced",
+    "Sealing",
+    "begun",
+    "count",
+    "counts_of",
+    "fields_of",
+    "sum_up",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,25 @@ class Counts:
     image: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """What became of frames outside the image that the kernel keeps read-only.
+
+    `first` were sealed when protection began, `since` later; `released` are those that the kernel
+    freed since. `unsealed` should be sealed in the end, by the kernel's tables, and aren't. `late`
+    frames lost writing at another moment than when translations were dropped; `flushes` counts
+    those, and `seconds` are the CPU seconds spent on looking at them.
+    """
+
+    first: int
+    since: int
+    released: int
+    unsealed: int
+    late: int
+    flushes: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enforced:
     """What came of enforcing protection, until the kernel was idle.
@@ -54,7 +84,7 @@ class Enforced:
     the rules do and no more. `policy_seconds` are the CPU seconds for computing rights when
     protection began.
 
-    Of frames that aren't sealed: `loaded` were opened; `granted` and `withdrawn` are the numbers
+    Of frames outside the image: `sealing` tells of those that are sealed; `loaded` were opened; `granted` and `withdrawn` are the numbers
     that have gained and lost writing, as it is in the end; `lost` counts all losses. `stale` frames
     are writable by the nested tables in the end, and by no mapping: of the kernel's own tables, by
     both roots where they are `isolated` for user mode, or of the tables that CR3 names. `extent` is
@@ -77,6 +107,7 @@ class Enforced:
     withdrawn: int
     lost: int
     stale: int
+    sealing: Sealing
     isolated: bool
     extent: tuple[int, int, int]
     policy_seconds: float
@@ -109,11 +140,12 @@ def counts_of(host: Enforcement) -> Counts:
 class Beginning:
     """What was when protection began: numbers, the sealed frames' content, and the exits before.
 
-    `seconds` are the CPU seconds for computing rights.
+    `later` is the number of frames sealed outside the image. `seconds` are the CPU seconds for computing rights.
     """
 
     counts: Counts
     content: U64
+    later: int
     before: dict[str, int]
     seconds: float
 
@@ -125,7 +157,8 @@ def begun(host: Enforcement, since: float) -> Beginning:
     """
     counts, content, before = counts_of(host), _sealed_words(host), dict(host.exits)
     host.exits.clear()
-    return Beginning(counts, content, before, time.process_time() - since)
+    seconds = time.process_time() - since
+    return Beginning(counts, content, host.later.added, before, seconds)
 
 
 def sum_up(
@@ -142,6 +175,9 @@ def sum_up(
     exits, causes = dict(host.exits), dict(host.causes)
     if not refused:
         host.withdraw()
+    later = host.later
+    outside = ~host.grants.image & ~later.frames
+    unsealed = {} if refused else to_seal(host.rights, outside)
     found = host.read_back()
     stale = may(found, Permission.WRITE) & ~host.rights.fresh_writable(host.root)
     return Enforced(
@@ -154,13 +190,22 @@ def sum_up(
         steps=host.rights.steps,
         differing=host.rights.differing,
         as_ruled=_as_ruled(host, found),
-        changed=_changed(host, beginning.content),
+        changed=_changed(host, beginning.content) | later.changed(),
         patched=frozenset(host.patched),
         loaded=frozenset(host.loaded),
         granted=count(host.followed),
         withdrawn=count(host.withdrawn),
         lost=host.lost,
         stale=count(stale),
+        sealing=Sealing(
+            first=beginning.later,
+            since=later.added - beginning.later,
+            released=later.released,
+            unsealed=len(unsealed),
+            late=host.late,
+            flushes=host.flushes,
+            seconds=host.flush_seconds,
+        ),
         isolated=host.rights.isolated,
         extent=host.rights.extent(),
         policy_seconds=beginning.seconds,

@@ -9,8 +9,10 @@ from crosswalk.emu.protect.kernel.guestwalk import find_user_root
 from crosswalk.emu.protect.kernel.rules import may
 from crosswalk.emu.protect.permissions import Bools, Permissions, collective_permissions
 from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import ADDRESS_FIELD, Entry
 from crosswalk.walker.frames import Frames, collective_rights, count_mappings
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.walker.pages import pages
 from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind
 from crosswalk.walker.rights import GRANTS
@@ -22,6 +24,9 @@ __all__ = ["RightsFollower", "image_frames", "kept_frames"]
 
 _KEPT = (".data", ".bss")
 """Sections of a kernel's data that it never frees."""
+_WRITABLE = np.uint64(Entry.P | Entry.RW)
+_NARROWING = np.uint64(Entry.P | Entry.RW | Entry.PS | ADDRESS_FIELD)
+_FRAME, _ONE = np.uint64(FRAME), np.uint64(1)
 
 
 class RightsFollower:
@@ -54,6 +59,11 @@ class RightsFollower:
         self.steps = self.differing = 0
         self._remember()
 
+    @property
+    def root(self) -> int:
+        """The physical address of the kernel's own root table."""
+        return self._context.root & ~FRAME if self.isolated else self._context.root
+
     def tables(self) -> Bools:
         """Return which frames are paging structures."""
         found = np.zeros(self.count, np.bool_)
@@ -77,6 +87,34 @@ class RightsFollower:
         self.own = self._union(fresh)
         self.writable = may(self.own, Permission.WRITE) | self._present(root)
         return self.own
+
+    def narrowed(self) -> bool:
+        """Return whether entries changed since the last update so that writing may be lost by it.
+
+        These had a page or a table writable, and don't have the same one writable any more.
+        """
+        before, now = self._words, self._memory.tables(self._frames)
+        differ = ((before ^ now) & _NARROWING) != 0
+        return bool((before[differ] & _WRITABLE == _WRITABLE).any())
+
+    def places(self, among: Bools) -> dict[int, tuple[int, ...]]:
+        """Return the addresses at which the kernel's own roots map each of these frames, in order.
+
+        A frame that none maps isn't in it.
+        """
+        found: dict[int, set[int]] = {}
+        if not among.any():
+            return {}
+        for context in self._contexts:
+            for block in pages(self._memory, context):
+                first, last = block.pa // _FRAME, (block.pa + block.size - _ONE) // _FRAME
+                near = np.flatnonzero(_touched(among, first, last))
+                for va, start, end in zip(
+                    block.va[near].tolist(), first[near].tolist(), last[near].tolist(), strict=True
+                ):
+                    for frame in np.flatnonzero(among[start : end + 1]).tolist():
+                        found.setdefault(start + frame, set()).add(va + frame * FRAME)
+        return {frame: tuple(sorted(found[frame])) for frame in sorted(found)}
 
     def fresh_writable(self, root: int) -> Bools:
         """Return which frames are writable now, computed afresh.
@@ -150,6 +188,14 @@ def kept_frames(kernel: KernelImage, count: int) -> Bools:
     for name, start, size in kernel.sections:
         if name in _KEPT:
             found[-(-start // FRAME) : (start + size) // FRAME] = True
+    return found
+
+
+def _touched(among: Bools, first: U64, last: U64) -> Bools:
+    """Return for each range of frames, first to last, whether one of these is in it."""
+    before = np.concatenate([[0], np.cumsum(among)])
+    low, high = (np.minimum(each, np.uint64(len(among))) for each in (first, last + _ONE))
+    found: Bools = before[high.astype(np.intp)] > before[low.astype(np.intp)]
     return found
 
 

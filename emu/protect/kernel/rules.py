@@ -37,8 +37,10 @@ class Cause(StrEnum):
 
     PATCHED = "text patching: open until CR3 is next written"
     LOADED = "patching of code loaded outside the image: open until CR3 is next written"
+    FREED = "sealed outside the image, and freed since by the kernel: granted"
     FOLLOWED = "not sealed, and writable by the kernel's present tables: granted"
     USER_CODE = "user code in a sealed frame that isn't writable: granted"
+    LOADED_CODE = "code that the kernel loaded and sealed, executed by the kernel: granted"
     PROCESS_CODE = "a process's code, in a frame that is neither sealed nor kept data: granted"
     REFUSED = "beyond what the mappings allow: refused"
 
@@ -52,6 +54,7 @@ class FaultFacts:
     the user. `writable`, `loaded` and `user_code` are what tables have of the frame: that it is
     writable somewhere, in the kernel's own or the present ones; that it is executable in the
     kernel's own, and not writable there; that the address is one where a user may execute it.
+    `freed`: it was sealed outside the image until now.
     """
 
     write: bool
@@ -64,6 +67,7 @@ class FaultFacts:
     writable: bool
     loaded: bool
     user_code: bool
+    freed: bool = False
 
 
 def may(permissions: Permissions, permission: Permission) -> Bools:
@@ -104,18 +108,32 @@ def grant_each(
     return Grants(permissions, sealed, text, tables, image, kept & image)
 
 
-def decide(fault: FaultFacts, *, sealed: bool, text: bool, kept: bool) -> Cause:
-    """Return the rule for a nested fault at a frame; `sealed`, `text` and `kept` as in Grants."""
-    if fault.write and (text or (fault.loaded and not sealed)):
-        patching = fault.cpl == 0 and fault.write_protect and not fault.interrupts
-        if not (patching and fault.in_text and fault.window):
-            return Cause.REFUSED
-        return Cause.PATCHED if sealed else Cause.LOADED
-    if fault.write and not sealed:
-        return Cause.FOLLOWED if fault.writable else Cause.REFUSED
-    if fault.fetch and fault.cpl == 3 and fault.user_code:
-        if sealed and not text and not fault.writable:
+def decide(fault: FaultFacts, *, sealed: bool, text: bool, kept: bool, image: bool = True) -> Cause:
+    """Return the rule for a nested fault at a frame; `kept` as in Grants.
+
+    `sealed` and `text` are as in Grants for a frame of the `image`; of another frame they say that
+    it was sealed when it turned read-only, and that it is code.
+    """
+    if fault.write:
+        return _store(fault, sealed=sealed, text=text, image=image)
+    if not fault.fetch:
+        return Cause.REFUSED
+    if fault.cpl == 0:
+        return Cause.LOADED_CODE if sealed and text and not image else Cause.REFUSED
+    if fault.cpl == 3 and fault.user_code:
+        if sealed and image and not text and not fault.writable:
             return Cause.USER_CODE
         if not sealed and not kept:
             return Cause.PROCESS_CODE
     return Cause.REFUSED
+
+
+def _store(fault: FaultFacts, *, sealed: bool, text: bool, image: bool) -> Cause:
+    if text or (fault.loaded and not sealed):
+        patching = fault.cpl == 0 and fault.write_protect and not fault.interrupts
+        if not (patching and fault.in_text and fault.window):
+            return Cause.REFUSED
+        return Cause.PATCHED if sealed and image else Cause.LOADED
+    if sealed or not fault.writable:
+        return Cause.REFUSED
+    return Cause.FREED if fault.freed else Cause.FOLLOWED

@@ -87,13 +87,6 @@ def test_text_is_patched_through_its_window_which_closes():
     assert not writable(guest)[guest.grants.sealed].any()
 
 
-def test_rights_are_followed_between_patches():
-    guest = Protected(f"mov r14d, 100\nagain:\n{PATCH}\ndec r14d\njnz again")
-    assert None is guest.go_on()
-    assert {Cause.PATCHED: 100} == guest.protection.causes
-    assert (2, 0) == (guest.protection.rights.steps, guest.protection.rights.differing)
-
-
 def test_a_window_that_stays_open_shows(monkeypatch):
     monkeypatch.setattr(Protection, "_close", lambda _: None)
     guest = Protected(PATCH + PATCH)

@@ -22,7 +22,7 @@ RAM = 32 << 20
 BASE, TABLES = 0x100_0000, 0x101_0000
 TEXT, RODATA, DATA, END = BASE, BASE + 4 * PAGE, BASE + 5 * PAGE, BASE + 7 * PAGE
 USER, USER_FRAME = 0x40_0000, 0x80_0000
-OUTSIDE = 0x101_E000
+OUTSIDE = 0x103_0000
 """A frame that isn't the image's, and is mapped read-only."""
 
 READY = "ready"
@@ -35,7 +35,10 @@ SYMBOLS = {"IMAGE": IMAGE, "DIRECT": DIRECT} | {
 NX, LARGE = 1 << 63, 0x80
 ROOT0, ROOT1, WINDOW, DIRECT_TABLE, IMAGE_TABLE, DIRECTORY, LEAVES = range(7)
 IDENTITY, USER_TABLES, WINDOW_TABLES = 7, 8, 11  # Three tables each of the latter two.
-COUNT = 14
+IMAGE_DIRECTORY, IMAGE_LEAVES, MODULE_DIRECTORY, MODULE_LEAVES = range(14, 18)
+COUNT = 18
+MODULES = 0xFFFF_FFFF_C000_0000
+"""Where modules are mapped; at first none is."""
 
 _BOOT = """
     mov ecx, 0xc0000080
@@ -114,7 +117,7 @@ WINDOW_LEAF = TABLES + (WINDOW_TABLES + 2) * PAGE + 8 * 5
 
 # Code is loaded to a free frame, which is made read-only and executable; time passes, and the
 # frame is patched as text is.
-LOADED = 0x101_F000
+LOADED = 0x103_1000
 LOAD = f"""
     mov rbx, DIRECT + {TABLES + LEAVES * PAGE + 8 * ((LOADED - BASE) // PAGE)}
     mov qword ptr [rbx], {LOADED | 1}
@@ -126,6 +129,73 @@ again:
     dec r14d
     jnz again
 """
+
+# A module of two pages, text and read-only data, is written through its own mapping; then both are
+# made read-only there and in the direct map, and the text executable. It is called. RBX is its
+# text in the direct map then.
+MODULE = 0x103_2000
+_MODULE_ENTRY = f"DIRECT + {TABLES + MODULE_LEAVES * PAGE}"
+_MODULE_DIRECT = f"DIRECT + {TABLES + LEAVES * PAGE + 8 * ((MODULE - BASE) // PAGE)}"
+INSERT = f"""
+    mov rbx, {_MODULE_ENTRY}
+    mov rax, {MODULE | 3 | NX}
+    mov [rbx], rax
+    mov rax, {MODULE + PAGE | 3 | NX}
+    mov [rbx + 8], rax
+    mov rdi, MODULES
+    mov rax, {0xC3_002A_B8:#x}
+    mov [rdi], rax
+    mov [rdi + 0x1000], rax
+    mov rax, {MODULE | 1}
+    mov [rbx], rax
+    mov rax, {MODULE + PAGE | 1 | NX}
+    mov [rbx + 8], rax
+    mov rbx, {_MODULE_DIRECT}
+    mov rax, {MODULE | 1 | NX}
+    mov [rbx], rax
+    mov rax, {MODULE + PAGE | 1 | NX}
+    mov [rbx + 8], rax
+    FLUSH
+    call rdi
+    mov rbx, DIRECT + {MODULE}
+"""
+PAGES_FLUSHED = """
+    invlpg [rdi]
+    invlpg [rdi + 0x1000]
+    mov rbx, DIRECT + MODULE
+    invlpg [rbx]
+    invlpg [rbx + 0x1000]
+"""
+ALL_FLUSHED = """
+    mov rax, cr4
+    xor rax, 0x80
+    mov cr4, rax
+    xor rax, 0x80
+    mov cr4, rax
+"""
+# It is removed: its mapping is, and the direct map has it writable again. Something is written.
+REMOVE = f"""
+    mov rbx, {_MODULE_ENTRY}
+    xor eax, eax
+    mov [rbx], rax
+    mov [rbx + 8], rax
+    mov rbx, {_MODULE_DIRECT}
+    mov rax, {MODULE | 3 | NX}
+    mov [rbx], rax
+    mov rax, {MODULE + PAGE | 3 | NX}
+    mov [rbx + 8], rax
+    FLUSH
+    mov rbx, DIRECT + {MODULE}
+    mov [rbx], rbx
+    mov [rbx + 0x1000], rbx
+"""
+
+
+def module(source=INSERT, flush=PAGES_FLUSHED):
+    """The source that inserts or removes a module, and flushes translations one way or another."""
+    return source.replace("FLUSH", flush.replace("MODULE", str(MODULE)))
+
+
 PATCH_LOADED = f"""
     mov rbx, DIRECT + {WINDOW_LEAF}
     mov rax, {LOADED | 3 | NX}
@@ -191,7 +261,11 @@ def _tables():
         words[root, DIRECT >> 39 & 511] = pa(DIRECT_TABLE) | 3
         words[root, 511] = pa(IMAGE_TABLE) | 3
     words[ROOT0, 0] = pa(DIRECT_TABLE) | 3
-    words[DIRECT_TABLE, 0] = words[IMAGE_TABLE, 510] = pa(DIRECTORY) | 3
+    words[DIRECT_TABLE, 0] = pa(DIRECTORY) | 3
+    words[IMAGE_TABLE, 510] = pa(IMAGE_DIRECTORY) | 3
+    words[IMAGE_TABLE, 511] = pa(MODULE_DIRECTORY) | 3
+    words[IMAGE_DIRECTORY, BASE >> 21] = pa(IMAGE_LEAVES) | 3
+    words[MODULE_DIRECTORY, 0] = pa(MODULE_LEAVES) | 3
     for large in range(RAM >> 21):
         words[DIRECTORY, large] = large << 21 | 3 | LARGE | NX
     words[DIRECTORY, BASE >> 21] = pa(LEAVES) | 3
@@ -203,6 +277,8 @@ def _tables():
         elif RODATA <= frame < DATA or frame == OUTSIDE:
             flags = 1 | NX
         words[LEAVES, small] = frame | flags
+        if frame < TABLES + COUNT * PAGE:
+            words[IMAGE_LEAVES, small] = frame | flags
     for root, first, va, leaf in (
         (ROOT1, USER_TABLES, USER, USER_FRAME | 7),
         (WINDOW, WINDOW_TABLES, 0x5000, TEXT + 3 * PAGE | 3 | NX),
