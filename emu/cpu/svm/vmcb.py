@@ -78,6 +78,7 @@ class General(IntFlag):
     NMI = 1 << 1
     VINTR = 1 << 4
     HLT = 1 << 24
+    INVLPG = 1 << 25
     INVLPGA = 1 << 26
     IOIO = 1 << 27
     MSR = 1 << 28

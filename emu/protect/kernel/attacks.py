@@ -106,14 +106,14 @@ _FIELDS = {"result": "free"}
 
 @dataclass(frozen=True, slots=True)
 class AttackFrames:
-    """What attacks act on: physical addresses, but for those of code, which are linear: `copier`,
-    `user` and `loaded_place`.
+    """What attacks act on: physical addresses, but for those of code, which are linear.
 
     `site` is the text that injected code replaces; `text`, `rodata` and `data` are frames of the
     image; `free` are zeroed frames that may be written, not of the image; `user` is a page that a
     user may execute, and `user_frame` its frame. `loaded` is a frame of code that the kernel has
-    loaded outside the image, `loaded_place` where it is mapped besides the direct map. `copier` is code in text that copies RCX bytes
-    from RSI to RDI and returns. `root` is the root table. What the kernel doesn't have is 0, and
+    loaded outside the image, `loaded_place` where it is mapped besides the direct map. `copier` is
+    code in text that copies RCX bytes from RSI to RDI and returns. `user`, `loaded_place` and
+    `copier` are linear addresses. `root` is the root table. What the kernel doesn't have is 0, and
     `lacks` says why, by the field's name.
     """
 

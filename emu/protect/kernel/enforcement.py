@@ -175,7 +175,7 @@ class Enforcement(ABC):
         image = bool(self.grants.image[frame])
         sealed, text = bool(self.grants.sealed[frame]), bool(self.grants.text[frame])
         freed = False
-        if not sealed and (write or not image):
+        if not sealed and (write or (not image and self.state.cpl == 0)):
             self.follow()
             freed = self.released(frame)
             sealed, text = bool(self.later.frames[frame]), bool(self.later.code[frame])

@@ -24,7 +24,7 @@ from crosswalk.emu.protect.kernel.rules import Cause, Grants
 from crosswalk.emu.protect.permissions import Permissions
 from crosswalk.emu.protect.pins import PINNED, cleared
 from crosswalk.walker.access import Access
-from crosswalk.walker.architecture import CR3, EFER, MSR, RFlags
+from crosswalk.walker.architecture import CR3, CR4, EFER, MSR, RFlags
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME
@@ -93,6 +93,7 @@ class EptProtection(Enforcement):
             capabilities=EptCapability(guest.vmx.capabilities.ept_vpid & sum(EptCapability)),
         )
         self._kept: Mapping[str, int] = {}
+        self._global_pages = 0
         self.suspend()
 
     @property
@@ -152,6 +153,8 @@ class EptProtection(Enforcement):
         """Enforce these permissions of frames, and pin control registers if `pins` are on."""
         self.nested.grant(permissions)
         self.open = set()
+        (cr4,) = self.guest.vmx.get(Field.CR4)
+        self._global_pages = cr4 & CR4.PGE
         self.intercept()
         self.flush()
 
@@ -170,7 +173,10 @@ class EptProtection(Enforcement):
         return self.nested.read_back()
 
     def intercept(self) -> None:
-        """Have writes that change pinned bits exit, and those to CR3 where a frame is open."""
+        """Have writes that change pinned bits exit, and those to CR3 where a frame is open.
+
+        What drops global translations exits, too: a change of CR4.PGE, and INVLPG.
+        """
         self._intercept(self._kept if self.pins else {})
 
     def flush(self) -> None:
@@ -184,6 +190,11 @@ class EptProtection(Enforcement):
             refused = self._on_violation(left)
         elif exit_words(left) in _WRITTEN.values():
             refused = self._on_written(left)
+        elif left.reason == ExitReason.INVLPG:
+            # Without VPIDs the exit itself has dropped all translations.
+            self.guest.skip(left)
+            self.flushed()
+            refused = ""
         else:
             refused = "an exit that no rule is for"
         if refused:
@@ -239,17 +250,24 @@ class EptProtection(Enforcement):
             own, _, shadow = _FIELDS[name]
             forced = getattr(vmx.capabilities, f"{name}_fixed0")
             vmx.set({own: value | forced, shadow: value})
+        if name == "cr4":
+            self._global_pages = value & CR4.PGE
+            self.flushed()
         return ""
 
     def _intercept(self, kept: Mapping[str, int]) -> None:
         guest = self.guest
         primary = guest.controls.primary | (Primary.CR3_LOAD_EXITING if self.open else Primary(0))
+        primary |= Primary.INVLPG_EXITING if kept else Primary(0)
         controls = replace(guest.controls, primary=primary)
         guest.vmx.set(controls.fields(guest.vmx.capabilities))
         for name, (_, mask, shadow) in _FIELDS.items():
             forced = guest.vmx.capabilities.cr4_fixed0 if name == "cr4" else 0
-            pinned = sum(PINNED[name].values()) & kept.get(name, 0)
-            guest.vmx.set({mask: pinned | forced, shadow: kept.get(name, 0)})
+            pinned, shown = sum(PINNED[name].values()) & kept.get(name, 0), kept.get(name, 0)
+            if name == "cr4" and kept:
+                pinned |= CR4.PGE
+                shown = shown & ~CR4.PGE | self._global_pages
+            guest.vmx.set({mask: pinned | forced, shadow: shown})
         guest.intercept(MSR.EFER, write=True, on=bool(kept))
 
 

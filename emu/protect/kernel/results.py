@@ -84,11 +84,12 @@ class Enforced:
     the rules do and no more. `policy_seconds` are the CPU seconds for computing rights when
     protection began.
 
-    Of frames outside the image: `sealing` tells of those that are sealed; `loaded` were opened; `granted` and `withdrawn` are the numbers
-    that have gained and lost writing, as it is in the end; `lost` counts all losses. `stale` frames
-    are writable by the nested tables in the end, and by no mapping: of the kernel's own tables, by
-    both roots where they are `isolated` for user mode, or of the tables that CR3 names. `extent` is
-    `RightsFollower.extent` in the end. After a refusal there are no `attacks`.
+    Of frames outside the image: `sealing` tells of those that are sealed; `loaded` were opened;
+    `granted` and `withdrawn` are the numbers that have gained and lost writing, as it is in the
+    end; `lost` counts all losses. `stale` frames are writable by the nested tables in the end, and
+    by no mapping: of the kernel's own tables, by both roots where they are `isolated` for user
+    mode, or of the tables that CR3 names. `extent` is `RightsFollower.extent` in the end. After a
+    refusal there are no `attacks`.
     """
 
     counts: Counts
@@ -140,7 +141,8 @@ def counts_of(host: Enforcement) -> Counts:
 class Beginning:
     """What was when protection began: numbers, the sealed frames' content, and the exits before.
 
-    `later` is the number of frames sealed outside the image. `seconds` are the CPU seconds for computing rights.
+    `later` is the number of frames sealed outside the image, `seconds` are the CPU seconds for
+    computing rights.
     """
 
     counts: Counts

@@ -14,14 +14,20 @@ from crosswalk.emu.protect.kernel.rules import Cause, may
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from crosswalk.walker.protection.pagelist import Permission
 from tests.emu.protect.kernel.tiny_kernel import (
+    ALL_FLUSHED,
     BASE,
     LEAVES,
     LOAD,
     LOADED,
+    LOWER,
+    MODULE,
+    NX,
     OUTSIDE,
     PAGE,
+    PAGES_FLUSHED,
     PATCH,
     PATCH_LOADED,
+    REMOVE,
     RODATA,
     TABLES,
     TEXT,
@@ -29,9 +35,11 @@ from tests.emu.protect.kernel.tiny_kernel import (
     WINDOW_LEAF,
     WINDOW_TABLES,
     Protected,
+    module,
 )
 
 READ, WRITE, EXECUTE = Permission
+NO_WP = "mov rax, cr0\nbtr rax, 16\nmov cr0, rax\n"
 
 
 def writable(guest):
@@ -128,7 +136,7 @@ def test_what_the_kernel_makes_writable_outside_its_image_is_followed():
     assert (1, 0) == (guest.protection.rights.steps, guest.protection.rights.differing)
 
 
-def test_what_becomes_read_only_loses_writing_when_a_window_closes():
+def test_what_becomes_read_only_loses_writing_at_once():
     guest = Protected(LOAD)
     assert None is guest.go_on()
     protection = guest.protection
@@ -145,7 +153,7 @@ def test_what_became_read_only_cannot_be_written_past_the_tables():
 
 
 def test_a_frame_that_became_read_only_and_keeps_writing_is_written(monkeypatch):
-    monkeypatch.setattr(Protection, "withdraw", Protection.follow)
+    monkeypatch.setattr(Protection, "withdraw", lambda self, **_: self.follow())
     guest = Protected(f"{LOAD}\nmov rax, cr0\nbtr rax, 16\nmov cr0, rax\nmov [rbx], rbx")
     guest.protection.pins = False
     assert None is guest.go_on()
@@ -167,23 +175,94 @@ def test_loaded_code_is_not_patched_another_way():
     assert NestedFault(LOADED, 7) == exit_result(found.left)
 
 
-def test_what_lost_writing_and_is_writable_again_is_followed():
-    guest = Protected(f"{LOAD}\n{written(LOADED)}")
+def test_plain_memory_that_lost_writing_and_is_writable_again_is_followed():
+    guest = Protected(f"{LOWER}\n{written(LOADED)}")
     assert None is guest.go_on()
     protection = guest.protection
-    assert {Cause.PATCHED: 50, Cause.FOLLOWED: 1} == protection.causes
+    assert {Cause.FOLLOWED: 1} == protection.causes
     assert protection.followed[LOADED // PAGE]
     assert not protection.withdrawn.any()
+    assert (1, 0) == (protection.lost, protection.later.added)
+
+
+def test_loaded_code_that_is_writable_again_where_it_runs_is_refused():
+    found = refused(f"{LOAD}\n{written(LOADED)}")
+    assert NestedFault(LOADED, 7) == exit_result(found.left)
+
+
+@pytest.mark.parametrize("flush", [PAGES_FLUSHED, ALL_FLUSHED], ids=["pages", "all"])
+def test_a_module_is_sealed_the_moment_it_is_read_only(flush):
+    guest = Protected(module(flush=flush))
+    assert None is guest.go_on()
+    protection = guest.protection
+    text, data = MODULE // PAGE, MODULE // PAGE + 1
+    assert [text, data] == protection.later.frames.nonzero()[0].tolist()
+    assert [text] == protection.later.code.nonzero()[0].tolist()
+    assert [text, data] == protection.withdrawn.nonzero()[0].tolist()
+    assert (2, 0, 2) == (protection.lost, protection.late, protection.later.added)
+    assert not writable(guest)[[text, data]].any()
+    assert {} == protection.causes
+
+
+@pytest.mark.parametrize("page", [0, PAGE], ids=["text", "data"])
+@pytest.mark.parametrize("past", [False, True], ids=["writable in the direct map", "past tables"])
+def test_a_sealed_module_is_written_through_no_alias(page, past):
+    then = NO_WP + f"mov [rbx + {page}], rbx" if past else written(MODULE + page)
+    guest = Protected(module() + then)
+    guest.protection.pins = not past
+    guest.protection.intercept()
+    found = guest.go_on()
+    assert NestedFault(MODULE + page, 7) == exit_result(found.left)
+
+
+def test_a_module_is_patched_as_text_is_by_a_window_alone():
+    patch = PATCH_LOADED.replace(str(LOADED | 3 | NX), str(MODULE | 3 | NX))
+    guest = Protected(module() + patch + patch)
+    assert None is guest.go_on()
+    assert {Cause.LOADED: 2} == guest.protection.causes
+    assert {MODULE // PAGE} == guest.protection.loaded
+    found = refused(module() + patch.replace("    cli\n", "    sti\n"))
+    assert NestedFault(MODULE, 7) == exit_result(found.left)
+
+
+@pytest.mark.parametrize("flush", [PAGES_FLUSHED, ALL_FLUSHED], ids=["pages", "all"])
+def test_a_module_is_released_when_the_kernel_frees_it(flush):
+    guest = Protected(module() + module(REMOVE, flush))
+    assert None is guest.go_on()
+    protection = guest.protection
+    assert {Cause.FREED: 2} == protection.causes
+    assert (2, 2) == (protection.later.added, protection.later.released)
+    assert not protection.later.frames.any()
+    assert writable(guest)[MODULE // PAGE]
+    assert {} == protection.later.content
+
+
+def test_a_module_that_comes_again_is_sealed_again():
+    guest = Protected(module() + module(REMOVE) + module() + written(MODULE))
+    found = guest.go_on()
+    assert NestedFault(MODULE, 7) == exit_result(found.left)
+    assert (4, 2) == (guest.protection.later.added, guest.protection.later.released)
+
+
+def test_what_loses_writing_while_a_window_is_open_loses_it_when_that_closes():
+    """The flush comes between the patch and the load of CR3 that ends it."""
+    inside = PATCH.replace("    mov cr3, rdx\n", f"    {module()}\n    mov cr3, rdx\n")
+    guest = Protected(inside)
+    assert None is guest.go_on()
+    protection = guest.protection
+    assert {Cause.PATCHED: 1} == protection.causes
+    assert (2, 0) == (protection.lost, protection.late)
+    assert not writable(guest)[MODULE // PAGE]
 
 
 def test_an_events_frame_follows_the_tables_too():
     """What became a stack again gets an interrupt's frame first of all stores."""
     stack = written(LOADED).replace("mov qword ptr [rbx], 1", "")
-    then = f"{LOAD}\n{stack}\nmov r13, rsp\nlea rsp, [rbx + 0x800]\nint 0x30\nmov rsp, r13"
+    then = f"{LOWER}\n{stack}\nmov r13, rsp\nlea rsp, [rbx + 0x800]\nint 0x30\nmov rsp, r13"
     guest = Protected(then)
     assert None is guest.go_on()
     assert guest.protection.followed[LOADED // PAGE]
-    assert {Cause.PATCHED: 50} == guest.protection.causes
+    assert {} == guest.protection.causes
 
 
 def test_what_is_sealed_is_not_followed():

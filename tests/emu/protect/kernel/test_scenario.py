@@ -1,20 +1,25 @@
 """The scenario of the tiny kernel, and the checks of it."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
 
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.points import parse_point
-from crosswalk.emu.protect.attack import NotStopped
+from crosswalk.emu.protect.attack import NestedFault, NotStopped
 from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.emu.protect.kernel.report import attack_lines, attack_record, boot_lines, checks
+from crosswalk.emu.protect.kernel.results import Sealing
 from crosswalk.emu.protect.kernel.rules import Cause
 from crosswalk.emu.protect.kernel.scenario import run_plain, run_protected
+from crosswalk.emu.protect.kernel.sealing import LaterSeals
 from crosswalk.walker.errors import BadInput
 from tests.emu.protect.kernel.tiny_kernel import (
+    IMAGE_LEAVES,
     LOAD,
+    LOWER,
+    MODULE,
     PATCH,
     PATCH_LOADED,
     PROTECT_AT,
@@ -22,6 +27,7 @@ from tests.emu.protect.kernel.tiny_kernel import (
     RODATA,
     TEXT,
     guest,
+    module,
     tiny_kernel,
 )
 
@@ -75,6 +81,8 @@ def test_all_holds(booted):
         ({"steps": 0}, "afresh"),
         ({"as_ruled": False}, "nested tables"),
         ({"stale": 1}, "no mapping may write"),
+        ({"sealing": Sealing(0, 0, 0, 1, 0, 0, 0.0)}, "outside the image are sealed, 1 aren't"),
+        ({"sealing": Sealing(0, 0, 0, 0, 1, 0, 0.0)}, "dropped; 1 frames later"),
         ({"changed": frozenset([TEXT // 0x1000])}, "sealed frames"),
     ],
     ids=str,
@@ -104,7 +112,7 @@ def test_an_attack_that_is_not_as_expected_is_seen(booted):
 
 
 def test_a_kernel_that_is_refused_something_is_reported():
-    at = 0x101_0000 + 6 * 0x1000 + 8 * ((RODATA - 0x100_0000) // 0x1000)
+    at = 0x101_0000 + IMAGE_LEAVES * 0x1000 + 8 * ((RODATA - 0x100_0000) // 0x1000)
     plain, protected, words = results(REMAP.format(entry=at))
     (text,) = failing(plain, protected, words)
     assert f"stopped by NPF at {RODATA:#x}" in text
@@ -124,17 +132,60 @@ def test_what_happens_to_code_loaded_later_is_reported():
     assert {Cause.PATCHED: 50, Cause.LOADED: 1} == protected.causes
     text = "\n".join(boot_lines(plain, protected, "here"))
     assert "1 frames of code patched, writing granted to 0 and withdrawn from 1" in text
-    assert text.endswith("rights by the kernel's root")
+    assert "rights by the kernel's root\n" in text
     text = "\n".join(boot_lines(plain, replace(protected, isolated=True), "here"))
-    assert text.endswith("rights by the kernel's root and the user's")
+    assert "rights by the kernel's root and the user's\n" in text
 
 
 def test_what_became_read_only_and_keeps_writing_is_seen(monkeypatch):
-    monkeypatch.setattr(Protection, "withdraw", Protection.follow)
-    plain, protected, words = results(LOAD)
+    monkeypatch.setattr(Protection, "withdraw", lambda self, **_: self.follow())
+    plain, protected, words = results(LOWER)
     (text,) = failing(plain, protected, words)
     assert text.startswith("no frame is left writable that no mapping may write")
     assert 1 == protected.stale
+
+
+def test_a_host_that_follows_late_is_seen(monkeypatch):
+    monkeypatch.setattr(Protection, "flushed", lambda _: None)
+    plain, protected, words = results(module())
+    (text,) = failing(plain, protected, words)
+    assert text.endswith("; 2 frames later")
+    assert 2 == protected.sealing.late
+
+
+def test_a_host_that_forgets_to_seal_a_module_is_seen(monkeypatch):
+    monkeypatch.setattr(LaterSeals, "add", lambda *_: None)
+    plain, protected, words = results(module())
+    sealed, attack = failing(plain, protected, words)
+    assert "0 frames outside the image are sealed, 2 aren't" in sealed
+    assert attack.startswith("loaded code: ")
+    assert isinstance(row(protected, "loaded code").result, NotStopped)
+
+
+def test_a_host_that_releases_what_is_not_freed_is_seen(monkeypatch):
+    monkeypatch.setattr(LaterSeals, "freed", lambda *_: True)
+    plain, protected, words = results(module())
+    (text,) = failing(plain, protected, words)
+    assert text.startswith("loaded code: ")
+
+
+def test_what_is_sealed_and_written_all_the_same_is_seen():
+    plain, protected, words = results(module())
+    assert not failing(plain, protected, words)
+    assert (0, 2, 0, 0, 0) == astuple(protected.sealing)[:5]
+    text = "\n".join(boot_lines(plain, protected, "here"))
+    assert "sealed outside the image: 0 frames at first, 2 since, 0 freed; " in text
+    for name, result in (
+        ("loaded code", NestedFault(MODULE, 7)),
+        ("free loaded code", NotStopped()),
+    ):
+        assert result == row(protected, name).result
+    (text,) = failing(plain, replace(protected, changed=frozenset([MODULE // 0x1000])), words)
+    assert text.startswith("of 7 sealed frames none has changed")
+
+
+def row(protected, name):
+    return next(each for each in protected.attacks if each.attack.name == name)
 
 
 def test_lines_and_records_say_what_was_found(booted):

@@ -1,6 +1,6 @@
 """A tiny kernel as the guest of a monitor in Bochs: under EPT, protected and attacked."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
 
@@ -9,7 +9,7 @@ from crosswalk.emu.load.points import parse_point
 from crosswalk.emu.monitor.machines import BochsHost
 from crosswalk.emu.monitor.monitor import Monitor
 from crosswalk.emu.protect.attack import NotStopped, Violation, VmExited
-from crosswalk.emu.protect.attack_kinds import CR0_WRITTEN, EFER_WRITTEN
+from crosswalk.emu.protect.attack_kinds import CR0_WRITTEN, CR4_WRITTEN, EFER_WRITTEN
 from crosswalk.emu.protect.kernel import ept, ept_scenario, ept_subject
 from crosswalk.emu.protect.kernel.attack_kinds import KERNEL_RUN_BY_USER, USER_RUN_BY_KERNEL
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
@@ -23,18 +23,25 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.nested import translate_nested
 from crosswalk.walker.protection.policy import TableKind
 from tests.emu.protect.kernel.tiny_kernel import (
+    ALL_FLUSHED,
     DATA,
-    LEAVES,
+    IMAGE_LEAVES,
+    MODULE,
+    MODULE_LEAVES,
+    MODULES,
     OUTSIDE,
     PAGE,
+    PAGES_FLUSHED,
     PATCH,
     PROTECT_AT,
     READY,
+    REMOVE,
     TABLES,
     TEXT,
     USER,
     USER_TABLES,
     guest,
+    module,
     tiny_kernel,
 )
 
@@ -73,7 +80,7 @@ RUN_USER = f"""
     .byte 0x48, 0x0f, 0x07
 called:
 """
-NOT_STOPPED = {"forge the patching window", "swap rodata", "write data"}
+NOT_STOPPED = {"forge the patching window", "free loaded code", "swap rodata", "write data"}
 APART = {USER_RUN_BY_KERNEL, KERNEL_RUN_BY_USER}
 
 
@@ -112,20 +119,20 @@ def none(monkeypatch):
 
 
 def test_a_kernel_is_patched_runs_a_process_and_is_attacked(booted, monitor):
-    boot = booted(RUN_USER + PATCH)
+    boot = booted(module() + RUN_USER + PATCH)
     # The last attack's traces are gone: all RAM is as in the copy.
     (compared,) = monitor.perform(commands.compare(BASE, BASE + SIZE, SIZE // 8))
     assert [0] == compared.words
     assert [] == [each.text for each in ept_checks(boot) if not each.holds]
-    assert {Cause.PATCHED: 1, Cause.PROCESS_CODE: 1} == boot.causes
-    assert {"EPT_VIOLATION": 2, "write of CR3": 1, EFER_WRITTEN: 1} == boot.exits
+    assert {Cause.PATCHED: 1, Cause.PROCESS_CODE: 1, Cause.LOADED_CODE: 1} == boot.causes
+    assert {"EPT_VIOLATION": 3, "write of CR3": 1, EFER_WRITTEN: 1, "INVLPG": 5} == boot.exits
     assert {(TEXT + 3 * PAGE) // PAGE} == boot.patched
     assert READY.encode() == boot.console
     # Its text, and the page that a user has at first.
     assert SIZE // PAGE - 5 == boot.counts.no_execute
     assert (5, 4) == (boot.counts.sealed, boot.counts.text)
     results = {each.attack.name: each for each in boot.attacks}
-    assert 15 == len(results)
+    assert 17 == len(results)
     assert NOT_STOPPED == not_stopped(boot)
     assert all(each.as_expected and each.works_unprotected for each in boot.attacks)
     assert Violation(PROCESS_FRAME, AccessType.EXECUTE) == results[USER_RUN_BY_KERNEL].result
@@ -153,9 +160,9 @@ def test_what_bochs_is_known_to_report_otherwise_is_no_failure(booted, none, mon
 
 
 def test_what_user_mode_and_the_supervisor_execute_only_mbec_keeps_apart(booted):
-    boot = booted(RUN_USER, TableKind.EPT)
+    boot = booted(module() + RUN_USER, TableKind.EPT)
     assert [] == [each.text for each in ept_checks(boot) if not each.holds]
-    assert 15 == len(boot.attacks)
+    assert 17 == len(boot.attacks)
     assert NOT_STOPPED | APART == not_stopped(boot)
 
 
@@ -182,7 +189,7 @@ def test_what_the_guests_own_tables_refuse_never_comes_to_the_host(booted):
 
 
 def test_an_exit_that_no_rule_lets_through_ends_the_run(booted):
-    entry = f"mov rbx, DIRECT + {TABLES + LEAVES * PAGE + 8 * (DATA >> 12 & 511)}\n"
+    entry = f"mov rbx, DIRECT + {TABLES + IMAGE_LEAVES * PAGE + 8 * (DATA >> 12 & 511)}\n"
     boot = booted(
         f"{entry}btr qword ptr [rbx], 63\nmov rbx, IMAGE + {DATA}\ninvlpg [rbx]\ncall rbx"
     )
@@ -198,9 +205,39 @@ def test_pinned_bits_are_kept_and_others_are_the_guests(booted, none):
     boot = booted("mov rax, cr0\nbtr rax, 16\nmov cr0, rax")
     assert "write of CR0, RIP" in str(boot.refusal)
     assert "it would clear CR0.WP" in boot.refusal.detail
-    # CR4.PGE, as to flush the TLB, is no exit.
-    kept = booted("mov rax, cr4\nbts rax, 7\nmov cr4, rax\nbtr rax, 7\nmov cr4, rax")
-    assert ({}, None) == (kept.exits, kept.refusal)
+    # CR4.PGE drops translations; OSFXSR does nothing of the kind.
+    kept = booted(
+        "mov rax, cr4\nbts rax, 7\nmov cr4, rax\nmov rbx, cr4\nbt rbx, 7\njnc bad\nbtr rax, 7\n"
+        "mov cr4, rax\nmov rbx, cr4\nbt rbx, 7\njc bad\nbts rax, 9\nmov cr4, rax\njmp fine\n"
+        "bad:\ncli\nhlt\nfine:\n"
+    )
+    assert ({CR4_WRITTEN: 2}, None) == (kept.exits, kept.refusal)
+
+
+@pytest.mark.parametrize("flush", [PAGES_FLUSHED, ALL_FLUSHED], ids=["pages", "all"])
+def test_a_module_is_executed_and_sealed_once_it_is_read_only(booted, flush):
+    boot = booted(module(flush=flush) + RUN_USER)
+    assert [] == [each.text for each in ept_checks(boot) if not each.holds]
+    assert {Cause.LOADED_CODE: 1, Cause.PROCESS_CODE: 1} == boot.causes
+    assert (0, 2, 0, 0, 0) == astuple(boot.sealing)[:5]
+    results = {each.attack.name: each for each in boot.attacks}
+    assert Violation(MODULE, AccessType.WRITE) == results["loaded code"].result
+    assert NotStopped() == results["free loaded code"].result
+
+
+def test_a_module_that_was_freed_is_not_executed_any_more(booted, none):
+    """Its page is code again for the kernel's tables, but may be written."""
+    again = f"""
+    mov rbx, DIRECT + {TABLES + MODULE_LEAVES * PAGE}
+    mov rax, {MODULE | 1}
+    mov [rbx], rax
+    mov rdi, {MODULES}
+    call rdi
+    """
+    boot = booted(module() + module(REMOVE) + again)
+    assert {Cause.LOADED_CODE: 1, Cause.FREED: 2, Cause.REFUSED: 1} == boot.causes
+    assert "EPT_VIOLATION" in str(boot.refusal)
+    assert MODULE == boot.refusal.left.gpa
 
 
 def test_a_kernel_that_cannot_go_on_says_so(booted):

@@ -129,7 +129,14 @@ again:
     dec r14d
     jnz again
 """
-
+# The same frame, as memory that is read-only for a while; nothing is patched.
+LOWER = f"""
+    mov rbx, DIRECT + {TABLES + LEAVES * PAGE + 8 * ((LOADED - BASE) // PAGE)}
+    mov rax, {LOADED | 1 | NX}
+    mov [rbx], rax
+    mov rbx, DIRECT + {LOADED}
+    invlpg [rbx]
+"""
 # A module of two pages, text and read-only data, is written through its own mapping; then both are
 # made read-only there and in the direct map, and the text executable. It is called. RBX is its
 # text in the direct map then.
@@ -142,8 +149,8 @@ INSERT = f"""
     mov [rbx], rax
     mov rax, {MODULE + PAGE | 3 | NX}
     mov [rbx + 8], rax
-    mov rdi, MODULES
-    mov rax, {0xC3_002A_B8:#x}
+    mov rdi, {MODULES}
+    mov rax, {0xC300_0000_2AB8:#x}
     mov [rdi], rax
     mov [rdi + 0x1000], rax
     mov rax, {MODULE | 1}
