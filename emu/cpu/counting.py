@@ -22,7 +22,7 @@ from crosswalk.emu.cpu.ram import Ram
 from crosswalk.walker.architecture import CR3
 from crosswalk.walker.errors import CrosswalkError
 
-__all__ = ["Cr3Loads", "instructions_begun"]
+__all__ = ["Cr3Loads", "ended_by_bound", "instructions_begun"]
 
 _SEARCHED = 2048
 _PAIR = struct.Struct("<QQ")
@@ -41,8 +41,20 @@ def instructions_begun(engine: unicorn.Uc, bound: int) -> int:
 
     Raises `CrosswalkError` if this build of Unicorn keeps the number some other way.
     """
+    return min(bound, _counted(engine))
+
+
+def ended_by_bound(engine: unicorn.Uc, bound: int) -> bool:
+    """Return whether it was a `bound` that ended the last run, and nothing that happened by then.
+
+    Errors as in `instructions_begun`.
+    """
+    return _counted(engine) > bound  # The instruction behind the bound has been counted.
+
+
+def _counted(engine: unicorn.Uc) -> int:
     begun: int = _PAIR.unpack(_state(engine, _place(), _PAIR.size))[0]
-    return min(bound, begun)
+    return begun
 
 
 @functools.cache

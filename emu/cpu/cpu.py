@@ -148,6 +148,11 @@ class Cpu:
         self._write_flags()
 
     @property
+    def interruptible(self) -> bool:
+        """Whether an interrupt would be taken now: IF is set, and no STI or MOV SS shadows it."""
+        return bool(self.rflags & RFlags.IF and not self._mode & _SHADOW)
+
+    @property
     def cr0(self) -> int:
         """CR0, as it was taken over."""
         return self._quads[self._cr0]

@@ -18,10 +18,10 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats.corewriter import CoreState
 from crosswalk.walker.memory import Segments
 
-__all__ = ["IDLE_TICKS", "Boot", "Reached"]
+__all__ = ["IDLE_SECONDS", "Boot", "Reached"]
 
-IDLE_TICKS = 250
-"""How many timer ticks in a row without anything else make a guest idle."""
+IDLE_SECONDS = 2.0
+"""How long a guest has to do nothing but take interrupts and halt, in its own time, to be idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Boot:
         # Once counted, always counted: a run without a bound would need other code.
         bound = min(bounds, default=1 << 62) - self.machine.instructions if counted else None
         ended = self.machine.run(
-            seconds=seconds, idle_ticks=IDLE_TICKS if idle else None, instructions=bound
+            seconds=seconds, idle_seconds=IDLE_SECONDS if idle else None, instructions=bound
         )
         if ended.stop is Stop.IDLE:
             self._find(PointKind.IDLE, lambda _: True)

@@ -9,7 +9,7 @@ from enum import Enum
 import unicorn
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.counting import Cr3Loads, instructions_begun
+from crosswalk.emu.cpu.counting import Cr3Loads, ended_by_bound, instructions_begun
 from crosswalk.emu.cpu.cpu import Cpu, Guarded
 from crosswalk.emu.cpu.cpuid import answer_cpuid
 from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised
@@ -20,30 +20,16 @@ from crosswalk.emu.cpu.svm.exits import FIRST_EXIT
 from crosswalk.emu.cpu.svm.guest_mode import SVM_MODEL
 from crosswalk.emu.cpu.svm.hypervisor import GuestHypervisor, SvmFailure
 from crosswalk.emu.cpu.system_calls import enter_syscall, enter_sysenter, length_of_system_call
-from crosswalk.emu.pc.devices import (
-    CMOS_PORTS,
-    PIC_PORTS,
-    PIT_PORTS,
-    RESET_PORT,
-    UART_IRQ,
-    UART_PORTS,
-    Clock,
-    Cmos,
-    DebugExit,
-    Pic,
-    Ports,
-    ResetLine,
-    Uart,
-    line_vector,
-)
+from crosswalk.emu.pc.addresses import IOAPIC_BASE
+from crosswalk.emu.pc.board import Board, WayOut
+from crosswalk.emu.pc.clock import TSC_HZ
+from crosswalk.emu.pc.halting import halted_after, stands_behind_hlt
 from crosswalk.emu.pc.unanswered import Target, Unanswered
 from crosswalk.walker.architecture import RFlags, Vector
 
 __all__ = ["Delivered", "Ended", "Machine", "Stop"]
 
-_TIMER_IRQ = 0
 _KEPT_EVENTS = 16
-_HLT = b"\xf4"
 _HIGHEST = 1 << 32
 _VERBS = {
     unicorn.UC_MEM_READ_UNMAPPED: "a read of",
@@ -69,13 +55,14 @@ class Stop(Enum):
     NOT_EMULATED = "the guest asked for what isn't emulated"
     COUNTED = "as many instructions as asked for"
     EXITED = "the guest exited"
+    OFF = "the guest switched the machine off"
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     """The end of a run: its reason, and a line of detail, or nothing.
 
-    `status` is that of a guest that exited by itself (`DebugExit`).
+    `status` is that of a guest that exited by itself.
     """
 
     stop: Stop
@@ -97,11 +84,13 @@ class Delivered:
 
 
 class Machine:
-    """One CPU with RAM from address 0, a UART, timer, interrupt controllers and CMOS.
+    """One CPU with RAM from address 0 on, and the devices of a PC (`crosswalk.emu.pc.board`).
 
-    A guest ends its run by a write to `exit_port` (`DebugExit`), if there is one. `tick_every`
-    lets the timer's next tick come after each so many instructions, for guests that wait for one
-    without doing anything that lets time pass; it makes a run slow.
+    Interrupts arrive where the guest does something that the host has to answer, at the end of the
+    block of code, and where it halts. `tick_every` lets the timers' next event come after each so
+    many instructions as well, for guests that wait for one without doing anything of that; it
+    makes a run slow. A guest ends its run by a write to `exit_port`, if there is one, with the
+    value written, twice and one more, as its status.
 
     `console` collects what the guest sends; `on_console` is called after each byte of it,
     `on_exit` with the number of each exit of a guest under nested paging (`crosswalk.emu.cpu.svm`),
@@ -134,14 +123,15 @@ class Machine:
         self.counts: Counter[tuple[int, Kind]] = Counter()
         self.system_calls = 0
         self.unanswered = Unanswered()
-        self._exit_port = exit_port
         self._tick_every = self._until_tick = tick_every
-        self._clock = Clock()
-        self._uart = Uart(self._sent)
-        self._pics = (Pic(), Pic())
-        self._ports = Ports()
+        self._board = Board(
+            ram.start + ram.size, sent=self._sent, left=self._left, exit_port=exit_port
+        )
         self._ended: Ended | None = None
-        self._idle_ticks = 0
+        self._active = 0
+        # Where a stop of the engine was asked for in its run, and where the CPU stands halted.
+        self._asked_at: int | None = None
+        self._halted_at: int | None = None
         self.instructions = 0
         self._hooks: list[object] = []
         self._deferred: deque[Callable[[], None]] = deque()
@@ -154,7 +144,7 @@ class Machine:
         # one a double fault.
         self.engine.ctl_exits_enabled(True)
         self.engine.ctl_set_exits([])
-        self._attach_devices()
+        self._map_devices()
         self._hook()
 
     def stop(self) -> None:
@@ -167,31 +157,36 @@ class Machine:
         return self._loads
 
     def run(
-        self, *, seconds: float, idle_ticks: int | None = None, instructions: int | None = None
+        self,
+        *,
+        seconds: float,
+        idle_seconds: float | None = None,
+        instructions: int | None = None,
     ) -> Ended:
         """Run from the CPU's present state until something ends the run; return its end.
 
-        It ends after `seconds` of the host's time at the latest. It ends as idle after `idle_ticks`
-        timer ticks in a row in which the guest only halted again: no system call, no byte sent.
-        `instructions` bounds the number begun, exactly, and at half the speed; either all runs of a
-        machine have such a bound, or none.
+        It ends after `seconds` of the host's time at the latest. It ends as idle after
+        `idle_seconds` of the guest's own time in which it did nothing but take interrupts and halt:
+        no system call, no byte sent. `instructions` bounds the number begun, exactly, and at half
+        the speed; either all runs of a machine have such a bound, or none.
         """
         deadline = time.monotonic() + seconds
         left = instructions
         self._ended = None
         while (remaining := deadline - time.monotonic()) > 0:
-            bounds = [each for each in (left, self._until_tick) if each is not None]
-            begun = self._go(remaining, min(bounds, default=0))
+            self._go_on(idle_seconds)
+            if (ended := self._outcome()) is not None:
+                return ended
+            bound = min((n for n in (left, self._until_tick) if n is not None), default=0)
+            begun = self._go(remaining, bound)
             self.instructions += begun
             left = None if left is None else left - begun
-            ticked = self._counted_down(begun)
-            halted = not self._deferred and not ticked
+            self._note_halt(bound)
             while self._deferred:
                 self._deferred.popleft()()
             if left == 0:
                 self._end(Ended(Stop.COUNTED))
-            if halted and self._outcome() is None:
-                self._wake(idle_ticks)
+            self._count_down(begun)
             if (ended := self._outcome()) is not None:
                 return ended
         return Ended(Stop.TIMEOUT)
@@ -199,27 +194,13 @@ class Machine:
     def _outcome(self) -> Ended | None:
         return self._ended
 
-    def _counted_down(self, begun: int) -> bool:
-        """Let a tick come where it is due by the number of instructions; return whether it was."""
-        if self._until_tick is None:
-            return False
-        self._until_tick -= begun
-        if self._until_tick:
-            return False
-        self._until_tick = self._tick_every
-        self._clock.wait()
-        vector = line_vector(*self._pics, _TIMER_IRQ)
-        self.cpu.load()
-        if vector is not None and self.cpu.rflags & RFlags.IF:
-            self._deliver(Event(vector, Kind.INTERRUPT))
-        return True
-
     def _go(self, seconds: float, count: int) -> int:
         """Let the CPU run, for at most `count` instructions if not 0; return how many, if so."""
         self.cpu.load()
         rip = self.cpu.rip
         if self._loads is not None:
             self._loads.entering(rip)
+        self._asked_at = None
         self._running = True
         try:
             # No address to stop at: see __init__.
@@ -230,24 +211,81 @@ class Machine:
             self._running = False
         return instructions_begun(self.engine, count) if count else 0
 
-    def _interrupt(self, action: Callable[[], None]) -> None:
-        self._deferred.append(action)
+    def _note_halt(self, bound: int) -> None:
+        """Note whether the engine's run, which had a bound if not 0, ended with a HLT."""
+        self._halted_at = None
+        goes_on = self._ended is None or self._ended.stop is Stop.ASKED
+        if goes_on and not (bound and ended_by_bound(self.engine, bound)):
+            self.cpu.load()
+            if stands_behind_hlt(self.cpu) and (
+                self._asked_at is None or halted_after(self.cpu, self._asked_at)
+            ):
+                self._halted_at = self.cpu.rip
+
+    def _count_down(self, begun: int) -> None:
+        """Let a timer's event come where one is due by the number of instructions."""
+        if self._until_tick is not None:
+            self._until_tick -= begun
+            if not self._until_tick:
+                self._until_tick = self._tick_every
+                self._board.tick()
+
+    def _go_on(self, idle_seconds: float | None) -> None:
+        """Before the engine runs: deliver an interrupt that waits; behind a HLT, wait for one."""
+        self.cpu.load()
+        if self._halted_at != self.cpu.rip:
+            if self._board.requested:
+                self._take_interrupt()
+        elif not self.cpu.rflags & RFlags.IF or not self._board.wait():
+            self._end(Ended(Stop.HALTED))
+        elif idle_seconds is not None and self._idle_for() > idle_seconds:
+            self._active = self._board.clock.now
+            self._end(Ended(Stop.IDLE))
+        else:
+            self._take_interrupt()
+
+    def _idle_for(self) -> float:
+        """Return the seconds of the guest's time since it last did something."""
+        return (self._board.clock.now - self._active) / TSC_HZ
+
+    def _take_interrupt(self) -> None:
+        self.cpu.load()
+        if not self.cpu.interruptible:
+            return
+        hypervisor = self.hypervisor if self.on_exit is None else None
+        if hypervisor is not None and hypervisor.intercepted(Event(0, Kind.INTERRUPT)):
+            return  # It stays requested.
+        self._deliver(Event(self._board.acknowledge(), Kind.INTERRUPT))
+
+    def _attend(self) -> None:
+        """Have the run end for an interrupt that waits, if the CPU would take it."""
+        if (
+            self._board.requested
+            and self._asked_at is None
+            and self._running
+            and self.cpu.rflags & RFlags.IF
+        ):
+            self._ask_to_stop()
+
+    def _ask_to_stop(self) -> None:
+        """End the engine's run with the block of code that runs."""
+        if self._asked_at is None:
+            self._asked_at = self._rip()
         self.engine.emu_stop()
 
-    def _attach_devices(self) -> None:
-        self._ports.attach(self._uart, *UART_PORTS)
-        for pic, ports in zip(self._pics, PIC_PORTS, strict=True):
-            self._ports.attach(pic, *ports)
-        self._ports.attach(Cmos(), *CMOS_PORTS)
-        self._ports.attach(self._clock, *PIT_PORTS)
-        self._ports.attach(ResetLine(lambda: self._end(Ended(Stop.RESET))), RESET_PORT)
-        if self._exit_port is not None:
-            self._ports.attach(DebugExit(self._exited), self._exit_port)
+    def _interrupt(self, action: Callable[[], None]) -> None:
+        self._deferred.append(action)
+        self._ask_to_stop()
+
+    def _map_devices(self) -> None:
+        """Map what isn't RAM below 4 GiB; RAM in the place of the APICs is hidden by them."""
         end = self.ram.start + self.ram.size
-        if end < _HIGHEST:
-            self.engine.mmio_map(
-                end, _HIGHEST - end, self._on_memory_read, end, self._on_memory_write, end
-            )
+        start = min(end, IOAPIC_BASE)
+        if end > IOAPIC_BASE:
+            self.engine.mem_unmap(IOAPIC_BASE, min(end, _HIGHEST) - IOAPIC_BASE)
+        self.engine.mmio_map(
+            start, _HIGHEST - start, self._on_memory_read, start, self._on_memory_write, start
+        )
 
     def _hook(self) -> None:
         add = self.engine.hook_add
@@ -267,7 +305,7 @@ class Machine:
 
     def _sent(self, byte: int) -> None:
         self.console.append(byte)
-        self._idle_ticks = 0
+        self._active = self._board.clock.now
         if self.on_console is not None:
             self.on_console()
 
@@ -275,10 +313,13 @@ class Machine:
         if self._ended is None:
             self._ended = ended
         if self._running:  # Else the next run would end at once.
-            self.engine.emu_stop()
+            self._ask_to_stop()
 
-    def _exited(self, status: int) -> None:
-        self._end(Ended(Stop.EXITED, f"status {status}", status))
+    def _left(self, way: WayOut, status: int) -> None:
+        if way is WayOut.EXIT:
+            self._end(Ended(Stop.EXITED, f"status {status}", status))
+        else:
+            self._end(Ended(Stop.RESET if way is WayOut.RESET else Stop.OFF))
 
     def _rip(self) -> int:
         return int(self.engine.reg_read(x86.UC_X86_REG_RIP))
@@ -287,13 +328,21 @@ class Machine:
         self.unanswered.note(target, address, write=write, size=size, rip=self._rip)
 
     def _on_memory_read(self, _uc: unicorn.Uc, offset: int, size: int, start: int) -> int:
-        self._note(Target.MEMORY, start + offset, size, write=False)
-        return (1 << 8 * size) - 1
+        self._board.spend()
+        value = self._board.read_memory(start + offset, size)
+        self._attend()
+        if value is None:
+            self._note(Target.MEMORY, start + offset, size, write=False)
+            return (1 << 8 * size) - 1
+        return value
 
     def _on_memory_write(
-        self, _uc: unicorn.Uc, offset: int, size: int, _value: int, start: int
+        self, _uc: unicorn.Uc, offset: int, size: int, value: int, start: int
     ) -> None:
-        self._note(Target.MEMORY, start + offset, size, write=True)
+        self._board.spend()
+        if not self._board.write_memory(start + offset, size, value):
+            self._note(Target.MEMORY, start + offset, size, write=True)
+        self._attend()
 
     def _on_unmapped(
         self, _uc: unicorn.Uc, kind: int, address: int, size: int, _value: int, _data: object
@@ -305,22 +354,32 @@ class Machine:
         return False
 
     def _on_in(self, _uc: unicorn.Uc, port: int, size: int, _data: object) -> int:
-        if not self._ports.answers(port):
+        board = self._board
+        board.spend()
+        if not board.ports.answers(port):
             self._note(Target.PORT, port, size, write=False)
-        return self._ports.read(port, size)
+        value = board.ports.read(port, size)
+        board.settle()
+        self._attend()
+        return value
 
     def _on_out(self, _uc: unicorn.Uc, port: int, size: int, value: int, _data: object) -> None:
-        if not self._ports.answers(port):
+        board = self._board
+        board.spend()
+        if not board.ports.answers(port):
             self._note(Target.PORT, port, size, write=True)
-        self._ports.write(port, size, value)
+        board.ports.write(port, size, value)
+        board.settle()
+        self._attend()
 
     def _on_cpuid(self, uc: unicorn.Uc, _data: object) -> int:
         return int(answer_cpuid(uc, self._model))
 
     def _on_rdtsc(self) -> None:
-        stamp = self._clock.stamp()
+        stamp = self._board.stamp()
         self.engine.reg_write(x86.UC_X86_REG_RAX, stamp & 0xFFFF_FFFF)
         self.engine.reg_write(x86.UC_X86_REG_RDX, stamp >> 32)
+        self._attend()
 
     def _on_syscall(self, _uc: unicorn.Uc, _data: object) -> None:
         self._system_call(enter_syscall)
@@ -340,6 +399,11 @@ class Machine:
             self._called()
 
     def _on_exception(self, _uc: unicorn.Uc, vector: int, _data: object) -> None:
+        self._take_exception(vector)
+        self._board.spend()
+        self._attend()
+
+    def _take_exception(self, vector: int) -> None:
         if vector >= FIRST_EXIT and self.on_exit is not None:
             self.on_exit(vector)
             return
@@ -393,23 +457,6 @@ class Machine:
     def _called(self) -> None:
         """Count a system call that has just been made."""
         self.system_calls += 1
-        self._idle_ticks = 0
+        self._active = self._board.clock.now
         if self.on_system_call is not None:
             self.on_system_call()
-
-    def _wake(self, idle_ticks: int | None) -> None:
-        """Continue after a HLT, with the next interrupt."""
-        self.cpu.load()
-        if self.cpu.code(-1, 1) != _HLT:
-            return  # The time is up.
-        vector = line_vector(*self._pics, UART_IRQ) if self._uart.interrupting else None
-        if vector is None:
-            vector = line_vector(*self._pics, _TIMER_IRQ)
-            self._clock.wait()
-            self._idle_ticks += 1
-        if vector is None or not self.cpu.rflags & RFlags.IF:
-            self._end(Ended(Stop.HALTED))
-        elif idle_ticks is not None and self._idle_ticks > idle_ticks:
-            self._end(Ended(Stop.IDLE))
-        else:
-            self._deliver(Event(vector, Kind.INTERRUPT))

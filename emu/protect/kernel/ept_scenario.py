@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from crosswalk.emu.load.boot import IDLE_TICKS
 from crosswalk.emu.load.linux.guest import ARGUMENTS
 from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.monitor.monitor import Monitor
@@ -20,7 +19,10 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.protection.policy import TableKind
 
-__all__ = ["EptBoot", "require_point", "run_under_ept"]
+__all__ = ["IDLE_TICKS", "EptBoot", "require_point", "run_under_ept"]
+
+IDLE_TICKS = 250
+"""How many halts in a row without anything else make a guest idle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,11 @@ from crosswalk.emu.load.linux.loader import (
 from crosswalk.emu.monitor.guest import Exit, VmxGuest, enter_vmx, long_mode
 from crosswalk.emu.monitor.monitor import Monitor, MonitorEnded
 from crosswalk.emu.monitor.vmx import Controls, ExitReason, Field, Primary, Secondary, msr_bit
-from crosswalk.emu.pc.devices import CMOS_PORTS, PIC_PORTS, PIT_PORTS, RESET_PORT, UART_PORTS
+from crosswalk.emu.pc.cmos import CMOS_PORTS
+from crosswalk.emu.pc.keyboard import KEYBOARD_PORTS
+from crosswalk.emu.pc.pic import PIC_PORTS
+from crosswalk.emu.pc.pit import PIT_PORTS
+from crosswalk.emu.pc.uart import UART_PORTS
 from crosswalk.emu.protect.permissions import Bools, FrameTables
 from crosswalk.emu.protect.written import copies, note_written, runs, without_flags
 from crosswalk.guest.monitor import commands
@@ -69,7 +73,7 @@ _SPEAKER, _DELAY = 0x61, 0x80
 _OWN_PORTS = (*PIT_PORTS, *CMOS_PORTS, *PIC_PORTS[0], *PIC_PORTS[1], *UART_PORTS, _SPEAKER, _DELAY)
 """The ports that the guest has; those of the UART that its host has to see are exits, too."""
 _SEEN_PORTS = (_DATA_PORT, _LINE_CONTROL)
-_PULSE = 0xFE
+_COMMAND_PORT, _PULSE = KEYBOARD_PORTS[1], 0xFE
 _HALTED = 1
 _TIME_STAMP_COUNTER = 0x10
 _MOST_STORED = 1 << 14
@@ -301,7 +305,7 @@ class MonitoredKernel:
         if string:
             raise CrosswalkError(f"a string instruction at port {port:#x}, at {left.rip:#x}")
         rax = left.register("rax")
-        if port == RESET_PORT and not reads and rax & 0xFF == _PULSE:
+        if port == _COMMAND_PORT and not reads and rax & 0xFF == _PULSE:
             raise self.failure("the kernel asks for a reset")
         if port in _SEEN_PORTS:
             self._flags |= RunFlag.IO

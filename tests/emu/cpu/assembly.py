@@ -1,6 +1,14 @@
 """Pieces of assembly that the kernels of tests are made of."""
 
-__all__ = ["PIC_UP", "SAY", "SLEEP"]
+__all__ = ["EOI", "PIC_UP", "SAY", "SLEEP"]
+
+# The end of an interrupt of the first 8259.
+EOI = """
+    push rax
+    mov al, 0x20
+    out 0x20, al
+    pop rax
+"""
 
 # Both 8259 initialised, IRQ 0 at vector 0x30, nothing masked.
 PIC_UP = """
@@ -23,6 +31,7 @@ sleep:
     hlt
     jmp sleep
 tick:
+{EOI}
     iretq
 """
 

@@ -1,0 +1,193 @@
+"""All devices of a machine, and the lines between them: what a guest finds around its CPU."""
+
+from collections.abc import Callable
+from enum import Enum
+
+from crosswalk.emu.pc.addresses import IOAPIC_BASE, LAPIC_BASE
+from crosswalk.emu.pc.clock import Clock
+from crosswalk.emu.pc.cmos import CMOS_PORTS, Cmos
+from crosswalk.emu.pc.fw_cfg import FW_CFG_PORTS, FwCfg
+from crosswalk.emu.pc.ioapic import IoApic, pin_of
+from crosswalk.emu.pc.keyboard import KEYBOARD_IRQ, KEYBOARD_PORTS, Keyboard
+from crosswalk.emu.pc.lapic import LocalApic
+from crosswalk.emu.pc.pic import PIC_PORTS, PicPair
+from crosswalk.emu.pc.pit import PIT_PORTS, SYSTEM_PORT, Pit, SystemPort
+from crosswalk.emu.pc.ports import Latch, Ports
+from crosswalk.emu.pc.power import (
+    ACPI_PORTS,
+    FAST_RESET_PORT,
+    RESET_CONTROL_PORT,
+    AcpiRegisters,
+    DebugExit,
+    FastReset,
+    ResetControl,
+)
+from crosswalk.emu.pc.uart import UART_IRQ, UART_PORTS, Uart
+from crosswalk.emu.pc.vga import CRTC_PORTS, MDA_PORTS, Crtc
+from crosswalk.walker.memory import FRAME
+
+__all__ = ["Board", "WayOut"]
+
+_TIMER_IRQ = 0
+_POST_PORT = 0x80
+_NEVER = 1 << 64
+# Events of timers that come before one is delivered. A guest that blocks them all sleeps for ever.
+_MOST_EVENTS = 1000
+
+
+class WayOut(Enum):
+    """How a guest ends its run by itself."""
+
+    RESET = "reset"
+    OFF = "off"
+    EXIT = "exit"
+
+
+class Board:
+    """The devices, for a machine with `ram` bytes of RAM.
+
+    `sent` is called with each byte that the UART sends, `left` when the guest ends its run, with
+    the status of an exit or 0. `exit_port` is the port for exits, if there is one. `requested` says
+    whether an interrupt waits for the CPU.
+    """
+
+    def __init__(
+        self,
+        ram: int,
+        *,
+        sent: Callable[[int], None],
+        left: Callable[[WayOut, int], None],
+        exit_port: int | None = None,
+    ) -> None:
+        self.clock = Clock()
+        self.ports = Ports()
+        self.requested = False
+        self._pics = PicPair()
+        self._pit = Pit(self.clock)
+        self._lapic = LocalApic(self.clock, self._level_ended)
+        self._io_apic = IoApic(self._lapic)
+        self._uart = Uart(sent)
+        self._keyboard = Keyboard(lambda: left(WayOut.RESET, 0))
+        self._up = {UART_IRQ: False, KEYBOARD_IRQ: False}
+        self._memory: dict[int, LocalApic | IoApic] = {
+            LAPIC_BASE: self._lapic,
+            IOAPIC_BASE: self._io_apic,
+        }
+        self._attach(ram, left, exit_port)
+        self._due = self._next_time()
+
+    def _attach(self, ram: int, left: Callable[[WayOut, int], None], exit_port: int | None) -> None:
+        attach = self.ports.attach
+        attach(self._uart, *UART_PORTS)
+        for pic, ports in zip((self._pics.first, self._pics.second), PIC_PORTS, strict=True):
+            attach(pic, *ports)
+        attach(self._pit, *PIT_PORTS)
+        attach(SystemPort(self._pit), SYSTEM_PORT)
+        attach(self._keyboard, *KEYBOARD_PORTS)
+        attach(Cmos(self.clock, ram, IOAPIC_BASE), *CMOS_PORTS)
+        attach(Crtc(), *CRTC_PORTS)
+        attach(Crtc(), *MDA_PORTS)
+        attach(FwCfg(ram), *FW_CFG_PORTS)
+        attach(Latch(1), _POST_PORT)
+        attach(FastReset(lambda: left(WayOut.RESET, 0)), FAST_RESET_PORT)
+        attach(ResetControl(lambda: left(WayOut.RESET, 0)), RESET_CONTROL_PORT)
+        attach(AcpiRegisters(self.clock, lambda: left(WayOut.OFF, 0)), *ACPI_PORTS)
+        if exit_port is not None:
+            attach(DebugExit(lambda status: left(WayOut.EXIT, status)), exit_port)
+
+    def spend(self) -> None:
+        """Let the time of a question to the host pass, and what is due by then happen."""
+        self.clock.spend()
+        if self.clock.now >= self._due:
+            self.settle()
+
+    def stamp(self) -> int:
+        """Return the time-stamp counter; what is due by then happens."""
+        stamp = self.clock.stamp()
+        if stamp >= self._due:
+            self.settle()
+        return stamp
+
+    def settle(self) -> None:
+        """Move the interrupt lines as devices have them now, after one was read or written."""
+        self._move(UART_IRQ, up=self._uart.interrupting)
+        self._move(KEYBOARD_IRQ, up=self._keyboard.interrupting)
+        if self._pit.ticked():
+            # A tick stays requested until it is acknowledged.
+            self._pics.set_line(_TIMER_IRQ, up=True)
+            self._io_apic.set_line(pin_of(_TIMER_IRQ), up=True)
+            self._io_apic.set_line(pin_of(_TIMER_IRQ), up=False)
+        self._lapic.update()
+        self._due = self._next_time()
+        self.requested = self._lapic.pending is not None or (
+            self._extint_open and self._pics.pending
+        )
+
+    def acknowledge(self) -> int:
+        """Put the interrupt that waits into service, and return its vector."""
+        served = self._pics if self._lapic.pending is None else self._lapic
+        vector = served.acknowledge()
+        self.settle()
+        return vector
+
+    def wait(self) -> bool:
+        """Let time pass until an interrupt is requested; return whether one comes."""
+        for _ in range(_MOST_EVENTS):
+            if self.requested:
+                return True
+            event = self._next_wake()
+            if event is None:
+                return False
+            self.clock.wait(event)
+            self.settle()
+        return False
+
+    def tick(self) -> None:
+        """Let time pass until the next event of a timer, if one is to come."""
+        event = self._next_wake()
+        if event is not None:
+            self.clock.wait(event)
+            self.settle()
+
+    def read_memory(self, pa: int, size: int) -> int | None:
+        """Return `size` bytes of a device's registers; None where no device is."""
+        device = self._memory.get(pa // FRAME * FRAME)
+        if device is None:
+            return None
+        value = device.read(pa % FRAME, size)
+        self.settle()
+        return value
+
+    def write_memory(self, pa: int, size: int, value: int) -> bool:
+        """Write to a device's registers; return whether there is a device."""
+        device = self._memory.get(pa // FRAME * FRAME)
+        if device is None:
+            return False
+        device.write(pa % FRAME, size, value)
+        self.settle()
+        return True
+
+    @property
+    def _extint_open(self) -> bool:
+        return self._lapic.passes_extint or self._io_apic.passes_extint
+
+    def _level_ended(self, vector: int) -> None:
+        self._io_apic.end_of_interrupt(vector)
+
+    def _move(self, irq: int, *, up: bool) -> None:
+        if up != self._up[irq]:
+            self._up[irq] = up
+            self._pics.set_line(irq, up=up)
+            self._io_apic.set_line(pin_of(irq), up=up)
+
+    def _next_time(self) -> int:
+        """Return when a timer has to be looked at next."""
+        events = (self._pit.next_tick, self._lapic.next_fire)
+        return min((event for event in events if event is not None), default=_NEVER)
+
+    def _next_wake(self) -> int | None:
+        """Return when a timer asks for an interrupt next; None where none does."""
+        by_pic = self._extint_open and self._pics.enabled(_TIMER_IRQ)
+        heard = by_pic or self._io_apic.enabled(pin_of(_TIMER_IRQ))
+        events = (self._pit.next_tick if heard else None, self._lapic.next_fire)
+        return min((event for event in events if event is not None), default=None)

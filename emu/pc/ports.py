@@ -1,0 +1,67 @@
+"""The I/O ports of a PC, and what a device behind some of them has to be."""
+
+from typing import Protocol
+
+__all__ = ["Device", "Latch", "Ports"]
+
+
+class Device(Protocol):
+    """Something with registers of one byte at consecutive ports."""
+
+    def read(self, register: int) -> int:
+        """Return the byte that the register shows."""
+        ...
+
+    def write(self, register: int, value: int) -> None:
+        """Take a byte written to the register."""
+        ...
+
+
+class Latch:
+    """Registers of one byte, 0 at first, that keep what is written and do nothing else."""
+
+    def __init__(self, registers: int) -> None:
+        self._bytes = bytearray(registers)
+
+    def read(self, register: int) -> int:
+        """Return the byte written last."""
+        return self._bytes[register]
+
+    def write(self, register: int, value: int) -> None:
+        """Keep a byte."""
+        self._bytes[register] = value
+
+
+class Ports:
+    """All 65,536 I/O ports, byte by byte; a port without a device reads as all ones."""
+
+    def __init__(self) -> None:
+        self._owners: dict[int, tuple[Device, int]] = {}
+
+    def attach(self, device: Device, *ports: int) -> None:
+        """Give `device` these ports, as its registers from 0 on."""
+        for register, port in enumerate(ports):
+            self._owners[port] = (device, register)
+
+    def answers(self, port: int) -> bool:
+        """Return whether a device has the port."""
+        return port in self._owners
+
+    def read(self, port: int, size: int) -> int:
+        """Return `size` bytes from `port` on, the first one the lowest."""
+        return sum(self._byte(port + at) << 8 * at for at in range(size))
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """Write `size` bytes from `port` on, the lowest one first."""
+        for at in range(size):
+            owner = self._owners.get(port + at)
+            if owner is not None:
+                device, register = owner
+                device.write(register, value >> 8 * at & 0xFF)
+
+    def _byte(self, port: int) -> int:
+        owner = self._owners.get(port)
+        if owner is None:
+            return 0xFF
+        device, register = owner
+        return device.read(register)
