@@ -11,6 +11,7 @@ from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.descriptors import Segment
 from crosswalk.emu.cpu.engine import LIBRARY, MAXPHYADDR, MODEL, SavedState, handle_of
+from crosswalk.emu.cpu.events import Event
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.state_layout import GENERAL, NO_VECTOR, SEGMENT_BYTES, state_layout
 from crosswalk.walker.architecture import CR0, CR4, EFER, MSR, PAGE_BYTES, RFlags
@@ -37,7 +38,9 @@ _DATA_FLAGS = {16: 0x0000_9300, 32: 0x00C0_9300, 64: 0x00C0_9300}
 
 
 class Guarded(CrosswalkError):
-    """The CPU's guard refuses an address that an event's delivery needs."""
+    """The CPU's guard refuses what an event's delivery needs; `during` is that event."""
+
+    during: Event | None = None
 
 
 class Cpu:
@@ -48,7 +51,9 @@ class Cpu:
 
     `guard` is called with an address, and whether it is written to, before the CPU is asked to
     translate it. Under nested paging it has to raise `Guarded` where a nested table would refuse:
-    such an exit, in the course of another event, is more than Unicorn can take.
+    such an exit, in the course of another event, is more than Unicorn can take. `intercept` is
+    called with an exception that the delivery of an event raises, and that event; it raises
+    `Guarded`, too, where that ends the delivery.
     """
 
     def __init__(self, engine: unicorn.Uc, ram: Ram) -> None:
@@ -56,6 +61,7 @@ class Cpu:
         self._ram = ram
         self._layout = layout = state_layout()
         self.guard: Callable[[int, bool], None] | None = None
+        self.intercept: Callable[[Event, Event], None] | None = None
         self._has_guests = engine.ctl_get_cpu_model() != MODEL
         self._handle = handle_of(engine)
         self._saved = saved = SavedState(engine)
@@ -299,7 +305,7 @@ class Cpu:
         write = self.engine.reg_write
         # Out of the mode that the engine is in, and into the other, as a guest would go.
         write(x86.UC_X86_REG_CR0, CR0.PE)
-        self._clear_lma()
+        self.clear_lma()
         write(x86.UC_X86_REG_CR4, cr4)
         write(x86.UC_X86_REG_MSR, (MSR.EFER, efer & ~EFER.LMA))
         write(x86.UC_X86_REG_CR0, cr0)
@@ -312,7 +318,7 @@ class Cpu:
                 self.set_segment(name, stack)
             self.enter(Segment(code, at_code, _LIMITS[bits], _CODE_FLAGS[bits]), 0, stack)
 
-    def _clear_lma(self) -> None:
+    def clear_lma(self) -> None:
         """Clear EFER.LMA, which no write to the register reaches; paging is off."""
         with self.changed():
             self._quads[self._efer] &= ~EFER.LMA

@@ -9,7 +9,7 @@ for faults while delivering; vol. 3B, "Instruction-Breakpoint Exception
 Condition", for RF in the flags saved.
 """
 
-from crosswalk.emu.cpu.cpu import Cpu
+from crosswalk.emu.cpu.cpu import Cpu, Guarded
 from crosswalk.emu.cpu.descriptors import LONG_GATE_BYTES, Gate, GateType, Segment, parse_long_gate
 from crosswalk.emu.cpu.events import (
     EXTERNAL,
@@ -81,15 +81,34 @@ def deliver(cpu: Cpu, event: Event) -> list[Event]:
             enter(cpu, history[-1], rflags)
         except Fault as fault:
             cpu.revert(before)
+            _look(cpu, fault.event, history[-1])
             if history[-1].kind is Kind.SOFTWARE:
                 cpu.rip -= history[-1].length
                 before = cpu.snapshot()
-            history.append(combined(history, fault.event))
+            event = combined(history, fault.event)
+            if event is not fault.event:
+                _look(cpu, event, history[-1])
+            history.append(event)
+        except Guarded as refusal:
+            refusal.during = history[-1]
+            cpu.revert(before)
+            raise
         except BaseException:
             cpu.revert(before)
             raise
         else:
             return history
+
+
+def _look(cpu: Cpu, event: Event, during: Event) -> None:
+    """Have an event that another one's delivery raised be looked at, if somebody wants to."""
+    if cpu.intercept is None:
+        return
+    try:
+        cpu.intercept(event, during)
+    except Guarded as refusal:
+        refusal.during = during
+        raise
 
 
 def _enter(cpu: Cpu, event: Event, rflags: int) -> None:

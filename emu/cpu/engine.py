@@ -30,6 +30,7 @@ __all__ = [
     "SavedState",
     "attach",
     "handle_of",
+    "hook_blocks",
     "hook_instruction",
     "open_engine",
 ]
@@ -58,6 +59,17 @@ _ON_ACCESS = ctypes.CFUNCTYPE(
     ctypes.c_int,
     ctypes.c_int64,
     ctypes.c_void_p,
+)
+
+
+class _Block(ctypes.Structure):
+    """A block of translated code: its linear address, instructions, and bytes."""
+
+    _fields_ = (("pc", _U64), ("instructions", ctypes.c_uint16), ("size", ctypes.c_uint16))
+
+
+_ON_EDGE = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.POINTER(_Block), ctypes.POINTER(_Block), ctypes.c_void_p
 )
 _FLUSH_TLB = ctypes.c_int(UC_CTL_IO_WRITE << 30 | UC_CTL_TLB_FLUSH)
 
@@ -120,6 +132,23 @@ def hook_instruction(engine: unicorn.Uc, instruction: int, called: Callable[[], 
 
     callback = _ON_INSTRUCTION(replace)
     _add_hook(engine, unicorn.UC_HOOK_INSN, callback, (1, 0), ctypes.c_int(instruction))
+    return callback
+
+
+def hook_blocks(engine: unicorn.Uc, called: Callable[[int, int], None]) -> object:
+    """Have `called` with linear address and size of each block when it has been translated.
+
+    That is before it runs for the first time, and again where its translation was given up. The
+    first block of a run, and a handler's that is entered from there, aren't reported: to Unicorn
+    these are edges between two blocks. Returns what has to be kept alive as long as the engine
+    runs. `called` must not raise.
+    """
+
+    def edge(_engine: Any, block: Any, _before: Any, _data: Any) -> None:
+        called(block.contents.pc, block.contents.size)
+
+    callback = _ON_EDGE(edge)
+    _add_hook(engine, unicorn.UC_HOOK_EDGE_GENERATED, callback, (1, 0))
     return callback
 
 

@@ -17,7 +17,7 @@ from crosswalk.emu.cpu.engine import AMD_MODELS, MODEL, hook_instruction, open_e
 from crosswalk.emu.cpu.events import Fault, NotEmulated
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT
-from crosswalk.emu.cpu.svm.guest_mode import SVM_MODEL
+from crosswalk.emu.cpu.svm.guest_mode import SVM_MODEL, interrupts_enabled
 from crosswalk.emu.cpu.svm.hypervisor import GuestHypervisor, SvmFailure
 from crosswalk.emu.cpu.system_calls import enter_syscall, enter_sysenter, length_of_system_call
 from crosswalk.emu.pc.addresses import IOAPIC_BASE
@@ -201,6 +201,8 @@ class Machine:
         if self._loads is not None:
             self._loads.entering(rip)
         self._asked_at = None
+        if self._own_hypervisor is not None:
+            self._own_hypervisor.entering(self.cpu.linear(rip))
         self._running = True
         try:
             # No address to stop at: see __init__.
@@ -236,7 +238,7 @@ class Machine:
         if self._halted_at != self.cpu.rip:
             if self._board.requested:
                 self._take_interrupt()
-        elif not self.cpu.rflags & RFlags.IF or not self._board.wait():
+        elif not self._interruptible or not self._board.wait():
             self._end(Ended(Stop.HALTED))
         elif idle_seconds is not None and self._idle_for() > idle_seconds:
             self._active = self._board.clock.now
@@ -250,9 +252,9 @@ class Machine:
 
     def _take_interrupt(self) -> None:
         self.cpu.load()
-        if not self.cpu.interruptible:
+        if not self._interruptible:
             return
-        hypervisor = self.hypervisor if self.on_exit is None else None
+        hypervisor = self._own_hypervisor
         if hypervisor is not None and hypervisor.intercepted(Event(0, Kind.INTERRUPT)):
             return  # It stays requested.
         self._deliver(Event(self._board.acknowledge(), Kind.INTERRUPT))
@@ -263,9 +265,23 @@ class Machine:
             self._board.requested
             and self._asked_at is None
             and self._running
-            and self.cpu.rflags & RFlags.IF
+            and self._wants_interrupts()
         ):
             self._ask_to_stop()
+
+    @property
+    def _interruptible(self) -> bool:
+        """Whether the CPU, whose state is loaded, takes external interrupts now."""
+        if self._own_hypervisor is None:
+            return self.cpu.interruptible
+        return interrupts_enabled(self.cpu, rflags_if=bool(self.cpu.rflags & RFlags.IF))
+
+    def _wants_interrupts(self) -> bool:
+        """Return whether the CPU takes interrupts, now or behind the instruction that it is at."""
+        if self._own_hypervisor is None:
+            return bool(self.cpu.rflags & RFlags.IF)
+        self.cpu.load()
+        return self._interruptible
 
     def _ask_to_stop(self) -> None:
         """End the engine's run with the block of code that runs."""
@@ -407,27 +423,38 @@ class Machine:
         if vector >= FIRST_EXIT and self.on_exit is not None:
             self.on_exit(vector)
             return
-        if self.hypervisor is None or self.on_exit is not None:
-            self._deliver(raised(self.cpu, vector))
-            return
+        hypervisor = self._own_hypervisor
         try:
-            if vector >= FIRST_EXIT:
-                self.hypervisor.left(vector)
-            else:
-                self._deliver(self.hypervisor.injected(vector) or raised(self.cpu, vector))
+            if hypervisor is not None and vector >= FIRST_EXIT:
+                hypervisor.left(vector)
+                return
+            injected = hypervisor.injected(vector) if hypervisor is not None else None
         except SvmFailure as failure:
             self._end(Ended(Stop.STUCK, str(failure)))
+            return
+        if injected is not None:
+            self._deliver(injected, injected=True)
+        else:
+            self._deliver(raised(self.cpu, vector))
+
+    @property
+    def _own_hypervisor(self) -> GuestHypervisor | None:
+        """What the CPU does for a hypervisor that runs as the guest, if its exits are the CPU's."""
+        return self.hypervisor if self.on_exit is None else None
 
     def _on_invalid(self, _uc: unicorn.Uc, _data: object) -> bool:
-        if self.hypervisor is not None and self.hypervisor.retries():
-            return True
-        self._deliver(Event(Vector.UD, Kind.EXCEPTION))
+        hypervisor = self._own_hypervisor
+        if hypervisor is None or not hypervisor.retries():
+            self._deliver(Event(Vector.UD, Kind.EXCEPTION))
         return True
 
-    def _deliver(self, event: Event) -> None:
-        hypervisor = self.hypervisor if self.on_exit is None else None
+    def _deliver(self, event: Event, *, injected: bool = False) -> None:
+        """Have an event's handler entered, or what becomes of it; `injected` is one by VMRUN."""
+        hypervisor = self._own_hypervisor
         if hypervisor is not None:
-            hypervisor.guard()
+            if not injected and hypervisor.intercepted(event):
+                return
+            hypervisor.foresee()
         self.cpu.load()
         rip, cpl = self.cpu.rip, self.cpu.cpl
         try:
@@ -441,17 +468,24 @@ class Machine:
             self._end(Ended(Stop.NOT_EMULATED, str(missing)))
             return
         except Guarded as refusal:
-            if hypervisor is None or not hypervisor.refused(event, refusal):
+            if hypervisor is None or not hypervisor.refused(refusal):
                 self._end(Ended(Stop.REFUSED, str(refusal)))
             return
+        self._entered(delivered, rip, cpl)
+
+    def _entered(self, delivered: list[Event], rip: int, cpl: int) -> None:
+        """Note what was delivered at this RIP and privilege level: the last event's handler runs."""
         if self._loads is not None:
             self._loads.entering(self.cpu.rip)
+        if self._own_hypervisor is not None:
+            self._own_hypervisor.entering(self.cpu.linear(self.cpu.rip))
         for each in delivered:
             cr2 = self.cpu.cr2 if each.vector == Vector.PF else None
             self.events.append(Delivered(each, rip, cpl, cr2))
             self.counts[each.vector, each.kind] += 1
+        event = delivered[0]
         called = event.kind is Kind.SOFTWARE and event.vector not in _TRAPS and cpl == _USER
-        if called and delivered == [event]:
+        if called and len(delivered) == 1:
             self._called()
 
     def _called(self) -> None:

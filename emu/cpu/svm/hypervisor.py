@@ -18,7 +18,7 @@ import unicorn
 from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import Cpu, Guarded
-from crosswalk.emu.cpu.delivery import Event, Kind
+from crosswalk.emu.cpu.events import WITH_ERROR_CODE, Event, Kind
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.entry_checks import refusal
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT, ExitCode
@@ -33,22 +33,23 @@ from crosswalk.emu.cpu.svm.nested_walk import (
     linear_to_system,
     nested_fault,
 )
+from crosswalk.emu.cpu.svm.ports import port_access
 from crosswalk.emu.cpu.svm.vmcb import VMCB_SEGMENTS, General, Interrupts, Vmcb
+from crosswalk.emu.cpu.svm.watched_code import VMRUN, WatchedCode
 from crosswalk.walker.architecture import CR0, CR4, EFER, MSR, RFlags, Vector
 from crosswalk.walker.errors import BadInput, CrosswalkError
+from crosswalk.walker.memory import FRAME
 from crosswalk.walker.outcome import ErrorCode
 
 __all__ = ["GuestHypervisor", "NestedRoot", "SvmFailure"]
 
-_VMRUN = bytes.fromhex("0f01d8")
 # VMRUN, VMLOAD, VMSAVE, STGI, CLGI, INVLPGA: invalid without EFER.SVME, and never with it.
-_ONLY_SVME = {_VMRUN[:2] + bytes([last]) for last in (0xD8, 0xDA, 0xDB, 0xDC, 0xDD, 0xDF)}
+_ONLY_SVME = {VMRUN[:2] + bytes([last]) for last in (0xD8, 0xDA, 0xDB, 0xDC, 0xDD, 0xDF)}
 _INVALID = (1 << 64) - 1
 _VALID, _KIND, _HAS_ERROR, _ERROR = 1 << 31, 7 << 8, 1 << 11, 32
 _EXTERNAL, _NMI, _EXCEPTION, _SOFTWARE = 0 << 8, 2 << 8, 3 << 8, 4 << 8
 _CONTROL = ("cr0", "cr2", "cr3", "cr4", "dr6", "dr7")
 _NO_BREAKPOINTS = 0x400
-_WITH_ERROR_CODE = {8, 10, 11, 12, 13, 14, 17, 21}
 _CODE_BYTES, _USER, _TOP = 15, 3, (1 << 64) - 1
 _KINDS = {
     _EXTERNAL: Kind.INTERRUPT,
@@ -68,6 +69,14 @@ class _NestedExit(Guarded):
     def __init__(self, fault: NestedFault) -> None:
         super().__init__(f"nested page fault at {fault.gpa:#x}")
         self.fault = fault
+
+
+class _Intercepted(Guarded):
+    """The delivery of an event raised another one, which the guest's host intercepts."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(f"vector {event.vector} is intercepted")
+        self.event = event
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +112,18 @@ class GuestHypervisor:
     def __init__(self, cpu: Cpu, ram: Ram, interrupt: Callable[[Callable[[], None]], None]) -> None:
         self.exits: Counter[int] = Counter()
         self._cpu, self._ram, self._interrupt = cpu, ram, interrupt
-        self._watched: set[int] = set()
+        self._watched: WatchedCode | None = None
         self._pending: tuple[Vmcb, int] | None = None
         self._virtual_taken = False
         self._last: GuestMode | None = None
+
+    def entering(self, va: int) -> None:
+        """Look for VMRUN from now on, and in the block of code at `va`, where a run starts."""
+        if self._watched is None:
+            self._watched = WatchedCode(
+                self._cpu, self._code, self._interrupt, self._on_vmrun, self._on_port
+            )
+        self._watched.entering(va)
 
     def left(self, number: int) -> None:
         """Do the #VMEXIT of the number that Unicorn's hook of exceptions got."""
@@ -134,19 +151,28 @@ class GuestHypervisor:
         Unicorn translates what follows a WRMSR to EFER together with it, by the SVME of before.
         """
         cpu = self._cpu
-        if (
-            cpu.msr(MSR.EFER) & EFER.SVME == 0
-            or cpu.engine.reg_read(x86.UC_X86_REG_CR0) & CR0.PE == 0
-        ):
-            return False
         cpu.load()
-        return cpu.read(cpu.rip + cpu.segment("cs").base, len(_VMRUN)) in _ONLY_SVME
+        if not (cpu.efer & EFER.SVME and cpu.protected):
+            return False
+        rip = cpu.linear(cpu.rip)
+        if self._code(rip, len(VMRUN))[0] not in _ONLY_SVME:
+            return False
+        self.entering(rip)
+        return True
 
-    def guard(self) -> None:
-        """Have the CPU's guard foretell nested faults while a guest runs, and only then."""
+    def foresee(self) -> None:
+        """Have a delivery that follows end in an exit where it has to, and only in a guest's."""
         mode = self._mode()
-        if mode is None or mode.nested_cr3 is None:
-            self._cpu.guard = None
+        self._cpu.guard = self._cpu.intercept = None
+        if mode is None:
+            return
+
+        def intercept(event: Event, _during: Event) -> None:
+            if event.kind is Kind.EXCEPTION and mode.exceptions >> event.vector & 1:
+                raise _Intercepted(event)
+
+        self._cpu.intercept = intercept
+        if mode.nested_cr3 is None:
             return
         guest, nested = self._guest_tables(), self._nested_tables(mode)
 
@@ -158,13 +184,17 @@ class GuestHypervisor:
 
         self._cpu.guard = check
 
-    def refused(self, event: Event, why: Guarded) -> bool:
+    def refused(self, why: Guarded) -> bool:
         """Do the #VMEXIT that ended an event's delivery; return False if it wasn't one."""
-        mode = self._mode()
-        if not isinstance(why, _NestedExit) or mode is None:
+        mode, event = self._mode(), why.during
+        if mode is None or event is None or not isinstance(why, _NestedExit | _Intercepted):
             return False
-        vmcb = self._vmcb(mode)
-        vmcb["exit_info_2"] = why.fault.gpa
+        if event.kind is Kind.SOFTWARE:
+            with self._cpu.changed():  # The INT is to be executed once more.
+                self._cpu.rip -= event.length
+        if isinstance(why, _Intercepted):
+            return self.intercepted(why.event, event)
+        self._vmcb(mode)["exit_info_2"] = why.fault.gpa
         self._exit(mode, ExitCode.NPF, why.fault.info, _interrupted(event))
         return True
 
@@ -281,32 +311,22 @@ class GuestHypervisor:
             cpu.rip, cpu.rsp = saved["rip"], saved["rsp"]
             cpu.set_general(0, saved["rax"])
         cpu.rflags = saved["rflags"] & ~RFlags.VM
-        cpu.guard = None
+        cpu.guard = cpu.intercept = None
         cpu.engine.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
-        self._watch(saved["rip"] - len(_VMRUN) & (1 << 64) - 1)
 
     # VMRUN.
 
-    def _watch(self, va: int) -> None:
-        """Look at each VMRUN at `va` from now on, before it is executed."""
-        if va in self._watched:
-            return
-        self._watched.add(va)
-        if self._cpu.read(va, len(_VMRUN)) == _VMRUN:
-            self._interrupt(lambda: self._hook(va))
-
-    def _hook(self, va: int) -> None:
-        self._cpu.engine.hook_add(unicorn.UC_HOOK_CODE, self._on_vmrun, None, begin=va, end=va)
-        self._cpu.engine.ctl_flush_tb()
-
-    def _on_vmrun(self, _uc: unicorn.Uc, va: int, _size: int, _data: object) -> None:
+    def _on_vmrun(self, va: int) -> None:
         cpu = self._cpu
-        if self._mode() is not None or cpu.cpl or cpu.read(va, len(_VMRUN)) != _VMRUN:
+        if self._mode() is not None or cpu.cpl or not cpu.efer & EFER.SVME:
+            return  # An exit by itself, or an exception.
+        if self._code(va, len(VMRUN))[0] != VMRUN:
             return
-        if not cpu.engine.reg_read(x86.UC_X86_REG_MSR, MSR.EFER) & EFER.SVME:
-            return
-        vmcb = _block(self._ram, cpu.general(0))
-        if refusal(vmcb, cpu.engine.reg_read(x86.UC_X86_REG_CR0)) is not None:
+        try:
+            vmcb = _block(self._ram, cpu.general(0))
+        except SvmFailure:
+            return  # Told at the exit.
+        if refusal(vmcb, cpu.cr0) is not None:
             self._interrupt(lambda: self._turned_back(vmcb, _INVALID))
             return
         self._pending = self._injection(vmcb)
@@ -317,7 +337,7 @@ class GuestHypervisor:
         vmcb["exit_event"] = 0
         vmcb["entry_event"] &= ~_VALID
         with self._cpu.changed():
-            self._cpu.rip += len(_VMRUN)
+            self._cpu.rip += len(VMRUN)
             clear_gif(self._cpu)
         self.exits[-1 if code == _INVALID else code] += 1
 
@@ -332,6 +352,28 @@ class GuestHypervisor:
             vmcb["entry_event"] = word & ~_KIND | _EXCEPTION
         return vmcb, word
 
+    # Ports.
+
+    def _on_port(self, va: int) -> None:
+        cpu, mode = self._cpu, self._mode()
+        if mode is None or not mode.general & General.IOIO or va != cpu.linear(cpu.rip):
+            return
+        access = port_access(cpu, self._code(va, _CODE_BYTES)[0])
+        if access is None:
+            return
+        vmcb = self._vmcb(mode)
+        if any(
+            self._word((vmcb["io_map"] & ~(FRAME - 1)) + port // 8, 1) >> port % 8 & 1
+            for port in range(access.port, access.port + access.size)
+        ):
+            self._interrupt(lambda: self._port_exit(access.info, access.length))
+
+    def _port_exit(self, info: int, length: int) -> None:
+        mode = self._mode()
+        if mode is not None:
+            self._vmcb(mode)["exit_info_2"] = self._cpu.rip + length
+            self._exit(mode, ExitCode.IOIO, info)
+
     # Nested page faults.
 
     def _nested_info(self, mode: GuestMode, info: int) -> int:
@@ -345,7 +387,7 @@ class GuestHypervisor:
         gpa = self._vmcb(mode)["exit_info_2"]
         guest, nested = self._guest_tables(), self._nested_tables(mode)
         cpu = self._cpu
-        code = self._code(guest, nested)
+        code, _ = self._code(cpu.linear(cpu.rip), _CODE_BYTES)
         written = False
         for va, access in accesses(cpu, code):
             fault = nested_fault(self._word, guest, nested, va, access, user=cpu.cpl == _USER)
@@ -354,16 +396,25 @@ class GuestHypervisor:
             written = written or access is Access.WRITE
         return info | (FINAL if written else TABLE)
 
-    def _code(self, guest: Tables, nested: Tables) -> bytes:
-        """Return the bytes of the instruction at RIP and behind it, as far as they can be read."""
-        start = self._cpu.rip + self._cpu.segment("cs").base
-        found = bytearray()
-        for at in range(start, start + _CODE_BYTES):
-            pa = linear_to_system(self._word, guest, nested, at & _TOP)
+    def _code(self, va: int, size: int) -> tuple[bytes, bool]:
+        """Return up to `size` bytes at a linear address, and whether a guest runs.
+
+        The state of the CPU is loaded; it doesn't walk for them where a guest's walk may end in an
+        exit.
+        """
+        mode = guest_mode(self._cpu)
+        if mode is None or mode.nested_cr3 is None:
+            return self._cpu.read(va, size) or b"", mode is not None
+        guest, nested = self._guest_tables(), self._nested_tables(mode)
+        found = b""
+        while len(found) < size:
+            at = va + len(found) & _TOP
+            pa = linear_to_system(self._word, guest, nested, at)
             if pa is None:
                 break
-            found.append(self._word(pa, 1))
-        return bytes(found)
+            part = min(size - len(found), FRAME - at % FRAME)
+            found += self._word(pa, part).to_bytes(part, "little")
+        return found, True
 
     def _word(self, pa: int, size: int) -> int:
         """Return so many bytes of memory; where there is no RAM, all bits are ones."""
@@ -374,16 +425,14 @@ class GuestHypervisor:
 
     def _nested_tables(self, mode: GuestMode) -> Tables:
         # Whether entries of 4 bytes may be large Unicorn takes from the guest's CR4.
-        pse = bool(self._cpu.engine.reg_read(x86.UC_X86_REG_CR4) & CR4.PSE)
+        pse = bool(self._cpu.cr4 & CR4.PSE)
         root = mode.nested_cr3 or 0
         return Tables.nested(root, pae=mode.pae, long=mode.long, nxe=mode.nxe, pse=pse)
 
     def _guest_tables(self) -> Tables:
-        read = self._cpu.engine.reg_read
-        cr0, cr3, cr4 = (
-            read(getattr(x86, f"UC_X86_REG_{name.upper()}")) for name in ("cr0", "cr3", "cr4")
-        )
-        return Tables.of(cr0, cr3, cr4, self._cpu.msr(MSR.EFER))
+        cpu = self._cpu
+        cr3 = cpu.engine.reg_read(x86.UC_X86_REG_CR3)
+        return Tables.of(cpu.cr0, cr3, cpu.cr4, cpu.efer)
 
 
 def _block(ram: Ram, pa: int) -> Vmcb:
@@ -406,7 +455,7 @@ def _interrupted(event: Event) -> int:
     if event.kind is Kind.SOFTWARE and event.length != 1:
         return event.vector | _VALID | _SOFTWARE
     # INT3 and INTO count as exceptions here.
-    error = _HAS_ERROR | event.error_code << _ERROR if event.vector in _WITH_ERROR_CODE else 0
+    error = _HAS_ERROR | event.error_code << _ERROR if event.vector in WITH_ERROR_CODE else 0
     return event.vector | _VALID | _EXCEPTION | error
 
 

@@ -7,12 +7,10 @@ from capstone import x86_const as operands
 
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu
 from crosswalk.emu.cpu.svm.nested_walk import Access
+from crosswalk.emu.cpu.svm.watched_code import decoder
 
 __all__ = ["accesses"]
 
-_MOST_BYTES = 15
-_MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
-_LONG, _DEFAULT = 1 << 21, 1 << 22  # Of a code segment's flags.
 _PUSHES = {
     operands.X86_INS_PUSH,
     operands.X86_INS_CALL,
@@ -46,13 +44,10 @@ def accesses(cpu: Cpu, code: bytes) -> Iterator[tuple[int, Access]]:
 
     The first and the last byte of each. The state of `cpu` is loaded.
     """
-    bits = _bits(cpu)
-    base = 0 if bits == 64 else cpu.segment("cs").base
+    bits = cpu.bits
     for offset in (0, len(code) - 1 if code else 0):
-        yield _cut(base + cpu.rip + offset, bits), Access.FETCH
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, _MODES[bits])
-    decoder.detail = True
-    found = next(decoder.disasm(code, cpu.rip, 1), None)
+        yield cpu.linear(cpu.rip + offset), Access.FETCH
+    found = next(decoder(bits).disasm(code, cpu.rip, 1), None)
     if found is None:
         return
     for operand in found.operands:
@@ -67,13 +62,6 @@ def accesses(cpu: Cpu, code: bytes) -> Iterator[tuple[int, Access]]:
         yield _cut(top - 1, bits), Access.WRITE
     else:
         yield _cut(top, bits), Access.READ
-
-
-def _bits(cpu: Cpu) -> int:
-    flags = cpu.segment("cs").flags
-    if flags & _LONG:
-        return 64
-    return 32 if flags & _DEFAULT else 16
 
 
 def _cut(address: int, bits: int) -> int:

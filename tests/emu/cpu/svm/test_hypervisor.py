@@ -294,8 +294,8 @@ def test_a_code_segment_of_two_modes_is_refused():
         ("int 0x80\n", ("general", 1 << 21), 0x75, 0),
         ("mov ecx, 0xc0000080\nrdmsr\n", ("general", 1 << 28), 0x7C, 0),
         ("mov ecx, 0xc0000080\nwrmsr\n", ("general", 1 << 28), 0x7C, 1),
-        ("mov dx, 0x3f8\nin al, dx\n", ("general", 1 << 27), 0x7B, 0x03F8_0011),
-        ("mov dx, 0x3f8\nout dx, eax\n", ("general", 1 << 27), 0x7B, 0x03F8_0040),
+        ("mov dx, 0x3f8\nin al, dx\n", ("general", 1 << 27), 0x7B, 0x03F8_0211),
+        ("mov dx, 0x3f8\nout dx, eax\n", ("general", 1 << 27), 0x7B, 0x03F8_0240),
         ("mov rax, 0x300000\n.byte 0x0f, 0x01, 0xd8\n", ("general", 0), 0x80, 0),
         ("div byte ptr [rsp]\n", ("exceptions", 1 << 0), 0x40, 0),
         ("ud2\n", ("exceptions", 1 << 6), 0x46, 0),
@@ -311,6 +311,35 @@ def test_what_is_intercepted_is_an_exit_of_its_own(code, intercept, exit_code, i
     assert (exit_code, info) == (exit_.code, exit_.info_1)
 
 
+@pytest.mark.parametrize(
+    ("code", "info", "length"),
+    [
+        ("in al, 0x60\n", 0x60_0211, 2),
+        ("out 0x60, ax\n", 0x60_0220, 3),
+        ("mov dx, 0x60\noutsb\n", 0x60_0E14, 1),
+        ("mov dx, 0x60\nrep insd\n", 0x60_024D, 2),
+    ],
+)
+def test_an_exit_for_a_port_tells_what_is_done_and_where_the_next_instruction_is(
+    code, info, length
+):
+    host = OwnHost(code)
+    host.ram.write(MAPS, (1 << 0x60).to_bytes(0x3000, "little"))
+    host.vmcb["io_map"] = MAPS
+    host.vmcb["general"] |= General.IOIO
+    (exit_,) = host.run()
+    assert (info, exit_.rip + length) == (exit_.info_1, exit_.info_2)
+
+
+def test_ports_that_are_not_intercepted_are_the_machines():
+    host = OwnHost("mov al, 0x41\nmov dx, 0x3f8\nout dx, al\nin al, 0x60\n")
+    host.ram.write(MAPS, (1 << 0x60).to_bytes(0x3000, "little"))
+    host.vmcb["io_map"] = MAPS
+    host.vmcb["general"] |= General.IOIO
+    (exit_,) = host.run()
+    assert (0x7B, b"A") == (exit_.code, bytes(host.machine.console))
+
+
 def test_a_state_can_be_taken_of_a_guest_whose_host_intercepts_its_msrs():
     host = OwnHost("here:\nhlt\njmp here\n")
     host.ram.write(MAPS, b"\xff" * 0x2000)
@@ -320,7 +349,7 @@ def test_a_state_can_be_taken_of_a_guest_whose_host_intercepts_its_msrs():
     assert Stop.HALTED is host.ended.stop
     assert GUEST_TABLES == core_state(host.cpu).control["cr3"]
     assert 0x1D00 == paging_context(host.cpu).efer
-    assert guest_mode(host.cpu) is not None
+    assert VMCB == guest_mode(host.cpu).vmcb
 
 
 def test_a_triple_fault_is_a_shutdown_of_the_guest_alone():
@@ -336,7 +365,8 @@ def test_a_fault_of_a_delivery_is_an_exit_where_it_is_intercepted(intercepted):
     host.vmcb.set_segment("idt", Segment(0, IDT, 16 * 13, 0))  # No gate from #GP on.
     host.vmcb["exceptions"] = 1 << intercepted
     (exit_,) = host.run()
-    wanted = (0x4D, 0, 0) if intercepted == Vector.GP else (0x48, 0, 0)
+    delivered = VALID | EXCEPTION | HAS_ERROR | Vector.GP
+    wanted = (0x4D, 0, 0) if intercepted == Vector.GP else (0x48, 0, delivered)
     assert wanted == (exit_.code, exit_.info_1, exit_.event)
 
 
@@ -350,7 +380,7 @@ def test_a_fault_of_an_interrupts_delivery_tells_of_the_interrupt():
 
 def test_what_the_guest_maps_is_known_where_it_runs_and_after_its_exit():
     host = OwnHost("here:\nhlt\njmp here\n")
-    assert host.machine.hypervisor.nested_root is None
+    assert None is host.machine.hypervisor.nested_root
     host.run()
     inside = host.machine.hypervisor.nested_root
     assert (NESTED, GUEST_TABLES, VMCB, True) == (
