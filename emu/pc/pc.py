@@ -474,7 +474,7 @@ class Machine:
         self._entered(delivered, rip, cpl)
 
     def _entered(self, delivered: list[Event], rip: int, cpl: int) -> None:
-        """Note what was delivered at this RIP and privilege level: the last event's handler runs."""
+        """Note what was delivered at this RIP and CPL: the handler of the last event runs."""
         if self._loads is not None:
             self._loads.entering(self.cpu.rip)
         if self._own_hypervisor is not None:
