@@ -136,8 +136,8 @@ _CHECK = (
                         reads=True,
                         metavar="FILE",
                         type=Path,
-                        help="the addresses of symbols, for symbol:NAME: a System.map, an ELF "
-                        "file, or another that --symbols of `crosswalk walk` takes",
+                        help="the addresses of symbols, instead of the image's own: a System.map, an "
+                        "ELF file, or another that --symbols of `crosswalk walk` takes",
                         needs="kernel",
                     ),
                 ),

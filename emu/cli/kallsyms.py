@@ -1,7 +1,8 @@
 """Symbols that a Linux kernel has in itself: kallsyms, as lines like those of /proc/kallsyms.
 
-drgn reads them out of the kernel's memory; vmlinux-to-elf finds them there, too, and in an image.
-Where these are installed, both run in processes of their own. Source: Linux,
+In an image `crosswalk.walker.symbols.kallsyms` finds them. drgn reads them out of a kernel's
+memory; vmlinux-to-elf finds them there, too, and in an image of a form that isn't known here. Where
+these are installed, both run in processes of their own. Source: Linux,
 Documentation/admin-guide/kdump/vmcoreinfo.rst; kernel/kallsyms.c.
 """
 
@@ -28,6 +29,7 @@ from crosswalk.walker.formats.located_errors import one_line
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.pages import pages
 from crosswalk.walker.symbols.identity import Identity, build_id_in
+from crosswalk.walker.symbols.kallsyms import kallsyms_of_elf
 from crosswalk.walker.symbols.kaslr import vmcoreinfo_values
 from crosswalk.walker.symbols.linear_memory import LinearMemory
 from crosswalk.walker.symbols.linux import IMAGE
@@ -127,16 +129,17 @@ def _read_by_drgn(source: Source, info: str) -> bytes:
 def kallsyms_of_image(content: bytes) -> tuple[bytes, Identity]:
     """Return the symbols of a bzImage, where the kernel is linked to, and which build it is.
 
-    Raises `BadInput` with the reason where there are none: vmlinux-to-elf isn't installed, or
-    finds none.
+    Raises `BadInput` with the reason where there are none of a known form, and vmlinux-to-elf isn't
+    installed, or finds none.
     """
     try:
         vmlinux = unpack_bzimage(content)
         identity = Identity(build_id_in(vmlinux), release_of(content))
-        return _found([(0, vmlinux)]), identity
+        return kallsyms_of_elf(vmlinux) or _found([(0, vmlinux)]), identity
     except BadInput as error:
         install = f": {_INSTALL}" if _MISSING in str(error) else ""
-        raise BadInput(f"a bzImage, whose symbols vmlinux-to-elf finds: {error}{install}") from None
+        why = f"a bzImage, in which no symbols of a known form are: {error}{install}"
+        raise BadInput(why) from None
 
 
 def _by_vmlinux_to_elf(source: Source, _info: str) -> bytes:

@@ -106,7 +106,7 @@ def reads_variables(
 
 
 def symbols_of(path: str) -> SymbolFile:
-    """Return the symbols in a file; in a bzImage those that vmlinux-to-elf finds."""
+    """Return the symbols in a file; in a bzImage those that the kernel has in itself."""
     with errors_named(path):
         content, name = content_of(path, remark), one_line(Path(path).name)
         if not is_bzimage(content):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crosswalk.emu.check import Verdict
+from crosswalk.emu.cli.boot_points import parsed_points
 from crosswalk.emu.cli.check import (
     explain_known,
     machine_extent,
@@ -22,7 +23,7 @@ from crosswalk.emu.cli.check import (
     with_expectations,
 )
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, record, write_reports
-from crosswalk.emu.cli.names import kernel_names, symbols_of
+from crosswalk.emu.cli.names import kernel_names
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, remark
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.boot import Boot, Reached
@@ -30,7 +31,7 @@ from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.linux.guest import LinuxGuest
 from crosswalk.emu.load.linux.image import load_kernel
-from crosswalk.emu.load.points import Point, parse_point
+from crosswalk.emu.load.points import Point
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
 from crosswalk.emu.report.expectations import Result, expectation_lines
 from crosswalk.emu.report.records import structures_case
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     kernel = load_kernel(options.kernel)
     initrd = init_archive() if options.initrd is None else read_file(options.initrd)
     size = options.ram << 20
-    points, until = _points(options)
+    points, until = parsed_points(options, kernel)
     _require_points(sentences, points)
     ram = Ram(0, size)  # Shared with the child.
     levels = GUESTS[options.paging]
@@ -141,14 +142,6 @@ def _require_points(sentences: Sequence[Sentence], points: Sequence[Point]) -> N
         if isinstance(each.claim, Unchanged) and each.claim.point not in known:
             point = one_line(each.claim.point)
             raise BadInput(f"unchanged since {point}: --check-at names no such point")
-
-
-def _points(options: argparse.Namespace) -> tuple[list[Point], Point]:
-    symbols = None
-    if options.system_map is not None:
-        symbols = symbols_of(str(options.system_map)).symbols.addresses()
-    points = [parse_point(text, symbols) for text in options.check_at or ()]
-    return points, parse_point(options.until or "idle", symbols)
 
 
 def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached, since: _Since) -> _Point:

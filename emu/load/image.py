@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.symbols.elf import ELF, read_elf
+from crosswalk.walker.symbols.spans import SpanKind, Spans
+from crosswalk.walker.symbols.symbol_files import parse_symbols
 
 __all__ = ["GuestImage", "Sections", "Segments"]
 
@@ -34,12 +35,21 @@ class GuestImage:
         return max(start + size for start, _, size in self.segments)
 
     @property
-    def symbols(self) -> Mapping[str, int]:
-        """Linear addresses by name, out of the file's own symbol table; nothing without one."""
-        if not self.file.startswith(ELF):
-            return {}
+    def names(self) -> Spans:
+        """The symbols of the file, where it is linked to; none where it has none.
+
+        They are those of its symbol table; of a stripped Linux kernel, those that the kernel has in
+        itself (kallsyms). They are read anew each time: 0.3 to 0.7 s of a distribution's kernel.
+        """
         try:
-            found, _, _ = read_elf(self.file)
+            return parse_symbols(self.file, "").symbols if self.file else _NONE
         except BadInput:  # Stripped, or damaged there alone: it boots, and has no names.
-            return {}
-        return found.addresses()
+            return _NONE
+
+    @property
+    def symbols(self) -> Mapping[str, int]:
+        """Linear addresses by name, of `names`; of one name the first."""
+        return self.names.addresses()
+
+
+_NONE = Spans.of(SpanKind.SYMBOL, ())

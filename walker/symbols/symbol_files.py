@@ -42,15 +42,33 @@ class SymbolFile:
 def parse_symbols(data: bytes, name: str) -> SymbolFile:
     """Return the symbols in a file's content: System.map, nm's output, /proc/kallsyms or ELF.
 
-    `name` is what the file is called, printable. Raises `BadInput` in one line.
+    Of a stripped vmlinux they are those that the kernel has in itself (kallsyms). `name` is what
+    the file is called, printable. Raises `BadInput` in one line.
     """
     _require_symbols(data[:_HEAD])
     if data.startswith(_ELF):
         # What reads ELF files takes a while to import.
         from crosswalk.walker.symbols.elf import read_elf  # noqa: PLC0415
 
-        return SymbolFile(name, *read_elf(data))
+        try:
+            symbols, sections, identity = read_elf(data)
+        except BadInput:
+            symbols = _own_symbols(data)
+            if not len(symbols):
+                raise
+            return SymbolFile(name, symbols, Spans.of(SpanKind.SECTION, ()))
+        if not len(symbols):
+            symbols = _own_symbols(data)
+        return SymbolFile(name, symbols, sections, identity)
     return SymbolFile(name, parse_system_map(data), Spans.of(SpanKind.SECTION, ()))
+
+
+def _own_symbols(data: bytes) -> Spans:
+    """Return the symbols that a stripped kernel has in its own memory; none of another ELF file."""
+    from crosswalk.walker.symbols.kallsyms import kallsyms_of_elf  # noqa: PLC0415  # As above.
+
+    lines = kallsyms_of_elf(data)
+    return parse_system_map(lines) if lines else Spans.of(SpanKind.SYMBOL, ())
 
 
 def content_of(name: str, notice: Callable[[str], None] | None = None) -> bytes:

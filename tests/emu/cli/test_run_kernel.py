@@ -118,7 +118,7 @@ def test_a_divergence_at_a_point_is_status_1_and_written_as_a_case(
         (("--kernel", "TINY", "--ram", "8"), "--ram: 8 is less than 16"),
         (("--kernel", "TINY", "--ram", "16"), "don't fit"),
         (("--kernel", "TINY", "--until", "x"), "'x' is no point of a boot"),
-        (("--kernel", "TINY", "--until", "symbol:x"), "no symbols are known"),
+        (("--kernel", "TINY", "--until", "symbol:x"), "the guest's file has no symbols"),
         (
             ("--kernel", "TINY", "--system-map", __file__),
             "test_run_kernel.py: line 1 is no",
