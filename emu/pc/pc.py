@@ -234,6 +234,7 @@ class Machine:
 
     def _go_on(self, idle_seconds: float | None) -> None:
         """Before the engine runs: deliver an interrupt that waits; behind a HLT, wait for one."""
+        self._take_virtual_interrupt()
         self.cpu.load()
         if self._halted_at != self.cpu.rip:
             if self._board.requested:
@@ -259,10 +260,17 @@ class Machine:
             return  # It stays requested.
         self._deliver(Event(self._board.acknowledge(), Kind.INTERRUPT))
 
+    def _take_virtual_interrupt(self) -> None:
+        if self._own_hypervisor is not None:
+            event = self._own_hypervisor.virtual_interrupt()
+            if event is not None:
+                self._deliver(event, injected=True)
+
     def _attend(self) -> None:
         """Have the run end for an interrupt that waits, if the CPU would take it."""
+        hypervisor = self._own_hypervisor
         if (
-            self._board.requested
+            (self._board.requested or (hypervisor is not None and hypervisor.virtual_pending))
             and self._asked_at is None
             and self._running
             and self._wants_interrupts()

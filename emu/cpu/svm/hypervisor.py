@@ -7,7 +7,8 @@ VMRUN. So is what VMRUN has to refuse, and the events that it injects, for every
 at its place: the exit after that shows where to look.
 
 Source: AMD APM vol. 2, "VMRUN Instruction", "#VMEXIT", "Canonicalization and Consistency Checks",
-"Event Injection", "Intercepts During IDT Interrupt Delivery", "Nested Paging".
+"Event Injection", "Intercepts During IDT Interrupt Delivery", "Injecting Virtual (INTR)
+Interrupts", "Nested Paging".
 """
 
 from collections import Counter
@@ -50,6 +51,7 @@ _VALID, _KIND, _HAS_ERROR, _ERROR = 1 << 31, 7 << 8, 1 << 11, 32
 _EXTERNAL, _NMI, _EXCEPTION, _SOFTWARE = 0 << 8, 2 << 8, 3 << 8, 4 << 8
 _CONTROL = ("cr0", "cr2", "cr3", "cr4", "dr6", "dr7")
 _NO_BREAKPOINTS = 0x400
+_V_PRIORITY, _V_VECTOR = 16, 32
 _CODE_BYTES, _USER, _TOP = 15, 3, (1 << 64) - 1
 _KINDS = {
     _EXTERNAL: Kind.INTERRUPT,
@@ -113,8 +115,8 @@ class GuestHypervisor:
         self.exits: Counter[int] = Counter()
         self._cpu, self._ram, self._interrupt = cpu, ram, interrupt
         self._watched: WatchedCode | None = None
-        self._pending: tuple[Vmcb, int] | None = None
-        self._virtual_taken = False
+        self._pending: tuple[Vmcb, int, Event] | None = None
+        self._virtual: int | None = None  # The vector of an interrupt that is pending.
         self._last: GuestMode | None = None
 
     def entering(self, va: int) -> None:
@@ -139,8 +141,8 @@ class GuestHypervisor:
         """Return the event that VMRUN has just injected, if that is what the hook got."""
         if self._pending is None:
             return None
-        (vmcb, word), self._pending = self._pending, None
-        vmcb["entry_event"], event = word, _event(word)
+        (vmcb, vmcb_word, event), self._pending = self._pending, None
+        vmcb["entry_event"] = vmcb_word
         if event.vector != vector:
             raise SvmFailure(f"vector {vector} came where {event.vector} was injected")
         return event
@@ -287,11 +289,8 @@ class GuestHypervisor:
         vmcb["rflags"], vmcb["rip"], vmcb["rsp"] = cpu.rflags, cpu.rip, cpu.rsp
         vmcb["rax"], vmcb["cpl"] = cpu.general(0), cpu.cpl
         vmcb["shadow"] = int(mode.shadow)
-        interrupts = vmcb["interrupts"] & ~0xF | mode.v_tpr & 0xF
-        if self._virtual_taken:
-            interrupts &= ~Interrupts.V_IRQ
-        vmcb["interrupts"] = interrupts
-        self._virtual_taken = False
+        vmcb["interrupts"] = vmcb["interrupts"] & ~0xF | mode.v_tpr & 0xF
+        self._keep_virtual(vmcb)
 
     def _load_host(self) -> None:
         """Load what VMRUN saved of the host; the CPU isn't in guest mode any more."""
@@ -329,20 +328,37 @@ class GuestHypervisor:
         if refusal(vmcb, cpu.cr0) is not None:
             self._interrupt(lambda: self._turned_back(vmcb, _INVALID))
             return
+        self._virtual = self._virtual_interrupt(vmcb)
         self._pending = self._injection(vmcb)
+        if (
+            self._virtual is None
+            or self._pending
+            or not self._takes_virtual(
+                vmcb["rflags"], vmcb["interrupts"], shadow=bool(vmcb["shadow"] & 1)
+            )
+        ):
+            return
+        if vmcb["general"] & General.VINTR:
+            self._interrupt(lambda: self._turned_back(vmcb, ExitCode.VINTR))
+            return
+        event = vmcb["entry_event"]
+        self._pending = vmcb, event, Event(self._virtual, Kind.INTERRUPT)
+        vmcb["entry_event"] = self._virtual | _EXCEPTION | _VALID
+        self._virtual = None
 
     def _turned_back(self, vmcb: Vmcb, code: int) -> None:
         """End a VMRUN that isn't executed: the exit changes nothing of the guest's state."""
         vmcb["exit_code"], vmcb["exit_info_1"], vmcb["exit_info_2"] = code, 0, 0
         vmcb["exit_event"] = 0
         vmcb["entry_event"] &= ~_VALID
+        self._keep_virtual(vmcb)
         with self._cpu.changed():
             self._cpu.rip += len(VMRUN)
             clear_gif(self._cpu)
         self.exits[-1 if code == _INVALID else code] += 1
 
-    def _injection(self, vmcb: Vmcb) -> tuple[Vmcb, int] | None:
-        """Return the word of the event that VMRUN is to inject, and have it come to the hook."""
+    def _injection(self, vmcb: Vmcb) -> tuple[Vmcb, int, Event] | None:
+        """Return what VMRUN is to inject, its VMCB and word there, and have it come to the hook."""
         word = vmcb["entry_event"]
         if not word & _VALID:
             return None
@@ -350,7 +366,51 @@ class GuestHypervisor:
         if kind == _EXTERNAL:
             # Unicorn would deliver it by itself, with nobody told.
             vmcb["entry_event"] = word & ~_KIND | _EXCEPTION
-        return vmcb, word
+        return vmcb, word, _event(word)
+
+    # Virtual interrupts.
+
+    @property
+    def virtual_pending(self) -> bool:
+        """Whether a guest has a virtual interrupt to take."""
+        return self._virtual is not None
+
+    def virtual_interrupt(self) -> Event | None:
+        """Return the virtual interrupt that a guest takes now, to be delivered.
+
+        None where there is none, and where taking it is an exit, which is done.
+        """
+        mode, vector = self._mode(), self._virtual
+        if mode is None or vector is None:
+            return None
+        word = self._vmcb(mode)["interrupts"] & ~0xF | mode.v_tpr & 0xF
+        if not self._takes_virtual(self._cpu.rflags, word, shadow=mode.shadow):
+            return None
+        if mode.general & General.VINTR:
+            self._exit(mode, ExitCode.VINTR, 0)
+            return None
+        self._virtual = None
+        return Event(vector, Kind.INTERRUPT)
+
+    def _virtual_interrupt(self, vmcb: Vmcb) -> int | None:
+        """Return the vector of a pending one, and take it away from Unicorn.
+
+        That would take it only where no exit comes first, and keeps it for the host otherwise.
+        """
+        word = vmcb["interrupts"]
+        vmcb["interrupts"] = word & ~Interrupts.V_IRQ
+        return word >> _V_VECTOR & 0xFF if word & Interrupts.V_IRQ else None
+
+    @staticmethod
+    def _takes_virtual(rflags: int, word: int, *, shadow: bool) -> bool:
+        priority = (word >> _V_PRIORITY & 0xF) > (word & 0xF) or bool(word & Interrupts.V_IGN_TPR)
+        return priority and not shadow and bool(rflags & RFlags.IF)
+
+    def _keep_virtual(self, vmcb: Vmcb) -> None:
+        """Tell the host of a virtual interrupt that its guest hasn't taken."""
+        if self._virtual is not None:
+            vmcb["interrupts"] |= Interrupts.V_IRQ
+            self._virtual = None
 
     # Ports.
 

@@ -7,17 +7,22 @@ import pytest
 from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import GENERAL, Segment, core_state, paging_context
+from crosswalk.emu.cpu.events import Kind
 from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.guest_mode import guest_mode, interrupts_enabled
 from crosswalk.emu.cpu.svm.vmcb import VMCB_FIELDS, General
 from crosswalk.emu.pc.pc import Stop
-from crosswalk.walker.architecture import MSR, Vector
+from crosswalk.walker.architecture import EFER, MSR, Vector
+from tests.emu.cpu.assembly import PIC_UP
 from tests.emu.cpu.svm.own_host import (
     CODE,
     DATA,
     FLAT,
+    GDT,
     GUEST,
     GUEST_TABLES,
+    HANDLER,
+    HANDLERS,
     HOST_STACK,
     IDT,
     MAPS,
@@ -402,3 +407,100 @@ def test_two_runs_leave_the_same_memory():
         return host.ram.bytes.tobytes()
 
     assert memory() == memory()
+
+
+WAIT = f"{PIC_UP}sti\nhlt\n"
+V_IRQ, IGNORE_TPR, MASKING = 1 << 8, 1 << 20, 1 << 24
+
+
+def test_without_an_intercept_a_guest_takes_interrupts_itself():
+    (exit_,) = OwnHost(WAIT).run()
+    assert (0x81, 0x30) == (exit_.code, handler_of(exit_.rip))
+
+
+def test_an_intercepted_interrupt_is_an_exit_and_stays_pending_for_the_host():
+    host = OwnHost(WAIT)
+    host.vmcb["general"] |= General.INTR
+    (exit_,) = host.run()
+    assert (0x60, 0, 0) == (exit_.code, exit_.info_1, exit_.event)
+    assert b"\xf4" == host.ram.read(exit_.rip - 1, 1)
+    assert {} == {key: n for key, n in host.machine.counts.items() if key[1] is Kind.INTERRUPT}
+
+
+@pytest.mark.parametrize(("host_enabled", "exits"), [(True, [0x60]), (False, [])])
+def test_with_masking_the_hosts_flag_says_whether_interrupts_come(host_enabled, exits):
+    host = OwnHost(f"{PIC_UP}cli\nhlt\n")
+    host.vmcb["general"] |= General.INTR
+    host.vmcb["interrupts"] = MASKING
+    host.cpu.rflags = 0x202 if host_enabled else 2
+    assert exits == [each.code for each in host.run()]
+
+
+@pytest.mark.parametrize(
+    ("word", "rflags", "taken"),
+    [
+        (V_IRQ | IGNORE_TPR, 0x202, True),
+        (V_IRQ | 5 << 16 | 4, 0x202, True),
+        (V_IRQ | 5 << 16 | 5, 0x202, False),
+        (V_IRQ | IGNORE_TPR, 2, False),
+        (IGNORE_TPR, 0x202, False),
+    ],
+)
+def test_a_virtual_interrupt_is_taken_at_the_entry_where_the_guest_takes_it(word, rflags, taken):
+    host = OwnHost(VMMCALL)
+    host.vmcb["interrupts"] = word | 0x40 << 32
+    host.vmcb["rflags"] = rflags
+    (exit_,) = host.run()
+    assert taken == (exit_.rip != GUEST)
+    assert not taken or handler_of(exit_.rip) == 0x40
+    left = V_IRQ if word & V_IRQ and not taken else 0
+    assert left == host.vmcb["interrupts"] & V_IRQ
+
+
+def test_a_virtual_interrupt_waits_until_the_guest_enables_interrupts():
+    host = OwnHost("nop\nsti\nnop\nout 0x80, al\nnop\nhlt\n")
+    host.vmcb["interrupts"] = V_IRQ | IGNORE_TPR | 0x40 << 32
+    (exit_,) = host.run()
+    assert 0x40 == handler_of(exit_.rip)
+    assert 0 == host.vmcb["interrupts"] & V_IRQ
+
+
+@pytest.mark.parametrize("code", [VMMCALL, "sti\nnop\nout 0x80, al\nhlt\n"])
+def test_an_intercepted_virtual_interrupt_is_an_exit_and_stays_pending(code):
+    host = OwnHost(code)
+    host.vmcb["interrupts"] = V_IRQ | IGNORE_TPR | 0x40 << 32
+    host.vmcb["rflags"] = 0x202 if code == VMMCALL else 2
+    host.vmcb["general"] |= General.VINTR
+    (exit_,) = host.run()
+    assert (0x64, V_IRQ) == (exit_.code, host.vmcb["interrupts"] & V_IRQ)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_guests_of_smaller_code_are_left_and_entered_as_well(bits):
+    code = "mov eax, 0x12345678\n" + VMMCALL + "int 0x21\n"
+    host = OwnHost(code, bits=bits, runs=2, each=SKIP)
+    selector = GUEST >> 4 if bits == 16 else CODE
+    base = GUEST if bits == 16 else 0
+    flags = 0x9B00 if bits == 16 else 0x00C0_9B00
+    host.vmcb.set_segment("cs", Segment(selector & 0xFFFF, base, 0xFFFF_FFFF, flags))
+    data = Segment(FLAT, 0, 0xFFFF_FFFF, 0x9300 if bits == 16 else 0x00C0_9300)
+    for name in ("ss", "ds", "es"):
+        host.vmcb.set_segment(name, data)
+    host.vmcb["cr0"], host.vmcb["cr4"] = (0x10, 0) if bits == 16 else (0x11, 0)
+    host.vmcb["efer"], host.vmcb["rip"] = EFER.SVME, 0 if bits == 16 else GUEST
+    host.vmcb["rsp"] = 0x8000
+    if bits == 16:
+        host.vmcb.set_segment("idt", Segment(0, 0, 0x3FF, 0))
+        host.ram.write(4 * 0x21, struct.pack("<HH", 0x600, 0))
+        host.ram.write(0x600, HANDLER)
+    else:
+        host.vmcb.set_segment("idt", Segment(0, IDT, 0x7FF, 0))
+        host.ram.words[IDT // 8 + 0x21] = (
+            HANDLERS & 0xFFFF | CODE << 16 | (0x8E00 | (HANDLERS >> 16) << 16) << 32
+        )
+        host.ram.write(GDT + 8, struct.pack("<Q", 0x00CF_9B00_0000_FFFF))
+    first, second = host.run()
+    assert (0x81, 0x1234_5678) == (first.code, host.vmcb["rax"])
+    assert (0x81, 0x600 if bits == 16 else HANDLERS) == (second.code, second.rip)
+    assert host.cpu.long_mode
+    assert 64 == host.cpu.bits
