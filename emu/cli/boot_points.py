@@ -15,11 +15,15 @@ _SYMBOL = f"{PointKind.SYMBOL.value}:"
 
 
 def parsed_points(options: argparse.Namespace, image: GuestImage) -> tuple[list[Point], Point]:
-    """Return the points of --check-at, and that of --until, which is "idle" if none was given.
+    """Return the points of --check-at, and that of --until.
 
-    `BadInput` as `point_named` has it.
+    Without --until the last one is the guest's exit, with --exit-port, or "idle". `BadInput` as
+    `point_named` has it, and for an exit without --exit-port.
     """
-    texts = [*(options.check_at or ()), options.until or PointKind.IDLE.value]
+    last = PointKind.IDLE if options.exit_port is None else PointKind.EXIT
+    texts = [*(options.check_at or ()), options.until or last.value]
+    if options.exit_port is None and PointKind.EXIT.value in texts:
+        raise BadInput("the point exit needs --exit-port, by which the guest exits")
     symbols = _symbols(texts, image, options.system_map)
     *points, until = [parse_point(text, symbols) for text in texts]
     return points, until

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from crosswalk.emu.cli.compare_options import COMPARE
 from crosswalk.emu.cli.expect_options import EXPECT_NEW, expecting
+from crosswalk.emu.cli.guest_options import EPILOG, GUEST, KERNEL, POINTS
 from crosswalk.emu.cli.host_options import HOST_TABLES
 from crosswalk.emu.cli.listing_options import FILTERS, FORMATS, FRAME_FILTERS, NAMES, SYMBOLS
 from crosswalk.emu.cli.options import (
     ALLOW_EMPTY,
     JOBS,
-    KERNEL,
     PARTIAL,
     RANGE,
     ROOTS,
@@ -95,7 +95,7 @@ _CHECK = (
     Command(
         "run",
         "run_kernel:run",
-        "boot the guest, walk its tables, cross-check all of them",
+        "boot a guest, walk its tables, cross-check all of them",
         (
             option(
                 "--paging",
@@ -107,42 +107,15 @@ _CHECK = (
                 "--save",
                 metavar="FILE",
                 type=output_file,
-                help="write the guest's paging structures as a case; with --kernel, unless FILE "
-                "ends in .json, RAM and registers as an ELF core",
+                help="write the guest's paging structures as a case; with --guest or --kernel, "
+                "unless FILE ends in .json, RAM and registers as an ELF core",
             ),
             *_CHECKING,
             expecting(names=False),
-            Group(
-                "a Linux kernel as the guest",
-                (
-                    *KERNEL,
-                    option(
-                        "--until",
-                        metavar="POINT",
-                        help="where the boot ends: console:TEXT, cr3:N, instructions:N, "
-                        "symbol:NAME, idle (idle)",
-                        needs="kernel",
-                    ),
-                    option(
-                        "--check-at",
-                        metavar="POINT",
-                        nargs="+",
-                        action="extend",
-                        help="check there as well",
-                        needs="kernel",
-                    ),
-                    option(
-                        "--system-map",
-                        reads=True,
-                        metavar="FILE",
-                        type=Path,
-                        help="the addresses of symbols, instead of the image's own: a System.map, an "
-                        "ELF file, or another that --symbols of `crosswalk walk` takes",
-                        needs="kernel",
-                    ),
-                ),
-            ),
+            GUEST,
+            POINTS,
         ),
+        epilog=EPILOG,
     ),
     Command(
         "check",

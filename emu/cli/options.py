@@ -16,7 +16,6 @@ __all__ = [
     "ALLOW_EMPTY",
     "ASSUME",
     "JOBS",
-    "KERNEL",
     "MODE",
     "MUTING",
     "OUTPUTS",
@@ -38,6 +37,7 @@ __all__ = [
     "Command",
     "Group",
     "Option",
+    "flag",
     "json_option",
     "names_of",
     "not_empty",
@@ -253,7 +253,8 @@ def _several(needs: str | tuple[str, ...]) -> tuple[str, ...]:
     return (needs,) if isinstance(needs, str) else needs
 
 
-def _flag(name: str, help: str, needs: str | tuple[str, ...] = ()) -> Option:  # noqa: A002  # As argparse has it.
+def flag(name: str, help: str, needs: str | tuple[str, ...] = ()) -> Option:  # noqa: A002  # As argparse has it.
+    """Return an option without a value."""
     return Option((name,), {"action": "store_true", "help": help}, _several(needs))
 
 
@@ -292,7 +293,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
                     option(name, metavar="VALUE", type=number(bits=bits), help=what, needs="source")
                     for name, bits, what in registers
                 ),
-                _flag("--ac", "state rights with RFLAGS.AC set", "source"),
+                flag("--ac", "state rights with RFLAGS.AC set", "source"),
                 option(
                     "--maxphyaddr",
                     metavar="BITS",
@@ -300,7 +301,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
                     help="physical address width, 32 to 52",
                     needs="source",
                 ),
-                _flag("--no-page1gb", "the CPU has no 1-GiB pages", "source"),
+                flag("--no-page1gb", "the CPU has no 1-GiB pages", "source"),
                 option("--vendor", choices=vendors, help="the CPU's vendor", needs="source"),
             ),
         ),
@@ -331,7 +332,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
                     help="how long a live guest's stub may take to answer (10)",
                     needs="source",
                 ),
-                _flag(
+                flag(
                     "--leave-paused",
                     "leave a live guest paused, also where it ran before",
                     "source",
@@ -372,8 +373,8 @@ RANGE = (
     option("--start", metavar="VA", type=number(), default=0, help="begin at this address (0)"),
     option("--end", metavar="VA", type=number(bits=65), help="end before this address"),
 )
-ALLOW_EMPTY = _flag("--allow-empty", "accept an address space without any mapping", "source")
-PARTIAL = _flag(
+ALLOW_EMPTY = flag("--allow-empty", "accept an address space without any mapping", "source")
+PARTIAL = flag(
     "--partial",
     "accept a SOURCE that lacks some of the tables: exit with 0 where nothing is found in the "
     "others, and say that they are a part",
@@ -401,43 +402,7 @@ JOBS = option(
     default=os.cpu_count() or 1,
     help="processes (one a CPU)",
 )
-VERBOSE = _flag("--verbose", "explain the known divergences")
-
-KERNEL = (
-    option(
-        "--kernel",
-        reads=True,
-        metavar="FILE",
-        type=Path,
-        help="a bzImage (vmlinuz), or an ELF vmlinux",
-    ),
-    option(
-        "--initrd",
-        reads=True,
-        metavar="FILE",
-        type=Path,
-        help="the initial RAM disk (one with its own init)",
-        needs="kernel",
-    ),
-    option("--append", metavar="ARGS", help="more arguments for the kernel", needs="kernel"),
-    option(
-        "--ram",
-        metavar="MIB",
-        type=number(least=16, most=3072),
-        default=256,
-        help="RAM in MiB, 16 to 3072 (256)",
-        needs="kernel",
-    ),
-    option(
-        "--timeout",
-        metavar="SECONDS",
-        type=number(),
-        default=600,
-        help="end the boot after so long (600)",
-        needs="kernel",
-    ),
-    _flag("--console", "show the guest's console on standard error"),
-)
+VERBOSE = flag("--verbose", "explain the known divergences")
 
 _MIB = number(bits=24, least=1)
 MODE = option(
@@ -474,8 +439,8 @@ JUDGE = option(
     "or x86isa[:ACL2]",
 )
 PORTABLE = (
-    _flag("--portable", "tables and pages where machines have RAM (the default with a machine)"),
-    _flag("--no-portable", "tables and pages anywhere, also with a machine"),
+    flag("--portable", "tables and pages where machines have RAM (the default with a machine)"),
+    flag("--no-portable", "tables and pages anywhere, also with a machine"),
 )
 """Where tables and pages are."""
 REPORTING = (
@@ -570,7 +535,7 @@ def walker(otherwise: str) -> Group:
 
 def json_option(what: str) -> Option:
     """Return --json, which prints `what`."""
-    return _flag("--json", f"print {what} as JSON")
+    return flag("--json", f"print {what} as JSON")
 
 
 SEED = option("--seed", metavar="N", type=number(), default=0, help="the seed of everything (0)")

@@ -1,4 +1,4 @@
-"""`run --kernel`: a Linux kernel as the guest, checked at points of its boot."""
+"""`run --guest` and `run --kernel`: a kernel as the guest, checked at points of its boot."""
 
 import argparse
 import resource
@@ -23,32 +23,32 @@ from crosswalk.emu.cli.check import (
     with_expectations,
 )
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, record, write_reports
-from crosswalk.emu.cli.names import kernel_names
+from crosswalk.emu.cli.guest_files import chosen_guest, guest_text, names_in_guest
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, remark
+from crosswalk.emu.cpu.engine import MODELS
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.boot import Boot, Reached
-from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.failure import GuestFailure
-from crosswalk.emu.load.linux.guest import LinuxGuest
-from crosswalk.emu.load.linux.image import load_kernel
+from crosswalk.emu.load.formats import OpenedGuest
 from crosswalk.emu.load.points import Point
+from crosswalk.emu.pc.unanswered import unanswered_lines
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
 from crosswalk.emu.report.expectations import Result, expectation_lines
 from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.text import context_text, range_text
 from crosswalk.emu.report.verdict import summary_record, verdict_lines
 from crosswalk.emu.workers.contained import contained
-from crosswalk.guest.init import init_archive
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.expectations import Sentence, Snapshot, take_snapshot
 from crosswalk.walker.expectations.sentences import Unchanged
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.corewriter import core_parts
-from crosswalk.walker.formats.files import read_file, write_file, write_parts
+from crosswalk.walker.formats.files import write_file, write_parts
 from crosswalk.walker.formats.located_errors import one_line
 from crosswalk.walker.mappings import Range, coalesce, mappings
 from crosswalk.walker.memory import Segments
 from crosswalk.walker.rights import Rights
+from crosswalk.walker.unfollowed import Unfollowed
 
 __all__ = ["run"]
 
@@ -73,46 +73,61 @@ class _Point:
     expected: tuple[Result, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Booted:
+    """What was found at all points of a boot.
+
+    `exit_code` is what the guest exited with, if it did; `unanswered` are lines, and records, of
+    what it asked of hardware that isn't there.
+    """
+
+    points: tuple[_Point, ...]
+    exit_code: int | None
+    unanswered: tuple[str, ...]
+    unanswered_records: tuple[dict[str, object], ...]
+
+
 def run(options: argparse.Namespace) -> int:
     """Boot the guest, check it, and return the exit status."""
-    if options.kernel is None:
+    if options.kernel is None and options.guest is None:
         return run_guest(options)
     sentences = chosen_sentences(options)
-    kernel = load_kernel(options.kernel)
-    initrd = init_archive() if options.initrd is None else read_file(options.initrd)
-    size = options.ram << 20
-    points, until = parsed_points(options, kernel)
+    guest = chosen_guest(options)
+    points, until = parsed_points(options, guest.image)
     _require_points(sentences, points)
-    ram = Ram(0, size)  # Shared with the child.
-    levels = GUESTS[options.paging]
-    remark(
-        f"{options.kernel}: {kernel.release or 'a kernel'}, {levels}-level paging, {size >> 20} MiB"
-    )
+    ram = Ram(0, options.ram << 20)  # Shared with the child.
+    remark(guest_text(options, guest))
 
-    def work() -> list[_Point]:
+    def work() -> _Booted:
         boot = Boot(
             ram,
-            LinuxGuest(kernel, initrd, options.append or "", levels),
+            guest,
+            model=MODELS[options.model],
+            exit_port=options.exit_port,
+            tick_every=options.tick_every,
             on_line=remark if options.console else None,
         )
         earlier: dict[str, Snapshot] = {}
         found = []
         for reached in boot.run(points, until, options.timeout):
             last = reached.point == until
-            found.append(_looked_at(options, boot, reached, _Since(sentences, earlier, last=last)))
-            if any(isinstance(each.claim, Unchanged) for each in sentences):
+            since = _Since(sentences, earlier, last=last)
+            found.append(_looked_at(options, guest, boot, reached, since))
+            if reached.paging is not None and since.compares:
                 earlier[str(reached.point)] = take_snapshot(boot.memory, reached.context)
-        return found
+        asked = boot.machine.unanswered
+        code = None if boot.exit_status is None else boot.exit_status >> 1
+        return _Booted(tuple(found), code, tuple(unanswered_lines(asked)), tuple(asked.records()))
 
     try:
-        found = contained(work)
+        booted = contained(work)
     except GuestFailure as failure:
         for line in failure.lines:
             remark(line)
         raise
     if options.save is not None:
-        _save(options.save, ram, found[-1].reached)
-    return _report(options, found)
+        _save(options.save, ram, booted.points[-1].reached)
+    return _report(options, booted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +137,11 @@ class _Since:
     sentences: tuple[Sentence, ...]
     earlier: dict[str, Snapshot]
     last: bool
+
+    @property
+    def compares(self) -> bool:
+        """Whether a sentence is about what has changed since a point before."""
+        return any(isinstance(each.claim, Unchanged) for each in self.sentences)
 
     @property
     def applicable(self) -> list[Sentence]:
@@ -144,25 +164,25 @@ def _require_points(sentences: Sequence[Sentence], points: Sequence[Point]) -> N
             raise BadInput(f"unchanged since {point}: --check-at names no such point")
 
 
-def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached, since: _Since) -> _Point:
+def _looked_at(
+    options: argparse.Namespace, guest: OpenedGuest, boot: Boot, reached: Reached, since: _Since
+) -> _Point:
     """Check the mappings at a point and report the verdict, in the child that runs the boot."""
+    if reached.paging is None:
+        return _unread(options, reached)
     memory, context = boot.memory, reached.context
     remark(f"at {reached.point}: {context_text(context)}")
     verdict = verdict_of(memory, context, jobs=options.jobs)
     extent = machine_extent(str(reached.point), memory, context)
     exposed = [each for each in coalesce(mappings(memory, context)) if each.rights & _BOTH == _BOTH]
-    peaks = (
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
     point = _Point(
         reached=reached,
         verdict=verdict,
         extent=extent,
         word=conclude(verdict, extent),
         exposed=tuple(exposed),
-        peak=max(peaks) // 1024,
-        expected=_expected(options, boot, reached, since),
+        peak=_peak(),
+        expected=_expected(options, guest, boot, reached, since),
     )
     show = remark if options.json else print
     for line in _lines(point):
@@ -177,15 +197,30 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached, since:
     return point
 
 
+def _unread(options: argparse.Namespace, reached: Reached) -> _Point:
+    """Report a point at which there are no tables to look at."""
+    word = Conclusion(2, f"nothing to check: {reached.unread}")
+    nothing = Verdict(0, 0, (), {}, {}, 0.0)
+    point = _Point(reached, nothing, Extent(0, Unfollowed()), word, (), _peak())
+    show = remark if options.json else print
+    show(f"{_boot_text(reached)}\n{word.text}\n")
+    return point
+
+
+def _peak() -> int:
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(each).ru_maxrss for each in who) // 1024
+
+
 def _expected(
-    options: argparse.Namespace, boot: Boot, reached: Reached, since: _Since
+    options: argparse.Namespace, guest: OpenedGuest, boot: Boot, reached: Reached, since: _Since
 ) -> tuple[Result, ...]:
     """Return what sentences come to at a point."""
     sentences = since.applicable
     if not sentences:
         return ()
     spaces = machine_spaces(str(reached.point), boot.memory, reached.context)
-    names = kernel_names(spaces, options.system_map)
+    names = names_in_guest(options, guest, spaces)
     found = judged_machine(options, sentences, spaces, names, since.earlier, search=True)
     return tuple(replace(each, point=str(reached.point)) for each in found)
 
@@ -196,11 +231,7 @@ def _folder(point: Point) -> str:
 
 def _lines(point: _Point) -> Iterator[str]:
     reached = point.reached
-    counted = f", {reached.instructions:,} instructions" if reached.instructions else ""
-    yield (
-        f"{reached.point}: {reached.seconds:.1f} s of boot{counted}, {reached.events:,} exceptions "
-        f"and interrupts, {reached.system_calls:,} system calls"
-    )
+    yield _boot_text(reached)
     if reached.lag:
         yield f"  {reached.lag}"
     yield from verdict_lines(point.verdict)
@@ -215,6 +246,14 @@ def _lines(point: _Point) -> Iterator[str]:
     yield ""
 
 
+def _boot_text(reached: Reached) -> str:
+    counted = f", {reached.instructions:,} instructions" if reached.instructions else ""
+    return (
+        f"{reached.point}: {reached.seconds:.1f} s of boot{counted}, {reached.events:,} exceptions "
+        f"and interrupts, {reached.system_calls:,} system calls"
+    )
+
+
 def _save(path: Path, ram: Ram, last: Reached) -> None:
     memory = Segments([(ram.start, ram.bytes)])
     if path.suffix == ".json":
@@ -224,10 +263,14 @@ def _save(path: Path, ram: Ram, last: Reached) -> None:
     remark(f"wrote {path}")
 
 
-def _report(options: argparse.Namespace, points: list[_Point]) -> int:
+def _report(options: argparse.Namespace, booted: _Booted) -> int:
+    points = booted.points
     expected = [each for point in points for each in point.expected]
-    word = with_expectations(_joint_word(points), expected)
+    word = _with_exit(with_expectations(_joint_word(points), expected), booted.exit_code)
     write_reports(options, expected)
+    if booted.exit_code:
+        for line in booted.unanswered:
+            remark(line)
     if options.json:
         records = [_record(point) for point in points]
         names = ("probes", "agreements", "divergences", "known_divergences", "mappings")
@@ -239,15 +282,27 @@ def _report(options: argparse.Namespace, points: list[_Point]) -> int:
             total[name] = dict(counts)
         total["assumed"] = []
         total["seconds"] = round(sum(each["seconds"] for each in records), 3)
-        again = command_text(options)
-        emit({**total, "points": records, "verdict": word.text, "reproduce": again})
+        total["points"] = records
+        if booted.exit_code is not None:
+            total["guest_exit"] = booted.exit_code
+        total["unanswered"] = list(booted.unanswered_records)
+        emit({**total, "verdict": word.text, "reproduce": command_text(options)})
     else:
+        if booted.exit_code is not None:
+            print(f"the guest exited with {booted.exit_code}")
         print_verdict(word.text, word.status)
         print(f"reproduce: {command_text(options)}")
     return word.status
 
 
-def _joint_word(points: list[_Point]) -> Conclusion:
+def _with_exit(word: Conclusion, code: int | None) -> Conclusion:
+    """Return the last word with the guest's own: one that failed fails here, too."""
+    if not code:
+        return word
+    return replace(word, status=1, text=f"{word.text}; the guest exited with {code}")
+
+
+def _joint_word(points: Sequence[_Point]) -> Conclusion:
     """Return the last word for all points: a divergence before anything else, then what is open."""
     worst = min(points, key=lambda point: (2, 0, 1)[point.word.status])
     texts = list(dict.fromkeys(point.word.text for point in points))
@@ -265,10 +320,11 @@ def _record(point: _Point) -> dict[str, Any]:
         "events": reached.events,
         "system_calls": reached.system_calls,
         "user_space": reached.user_space,
-        "cr3": hex(reached.context.cr3),
-        "levels": reached.context.levels,
+        "cr3": None if reached.paging is None else hex(reached.paging.cr3),
+        "levels": None if reached.paging is None else reached.paging.levels,
         "writable_executable": sum(each.count for each in point.exposed),
         "peak_mib": point.peak,
         **summary_record(point.verdict, point.extent),
+        **({"unread": reached.unread} if reached.unread else {}),
         **({"expectations": record(point.expected)} if point.expected else {}),
     }

@@ -25,6 +25,7 @@ __all__ = [
     "LIBRARY",
     "MAXPHYADDR",
     "MODEL",
+    "MODELS",
     "CpuState",
     "Engine",
     "SavedState",
@@ -39,6 +40,9 @@ MAXPHYADDR = 40
 """Unicorn 2.1.4 has this many physical address bits whatever the model says."""
 
 MODEL = x86.UC_CPU_X86_ICELAKE_SERVER
+
+MODELS = {"icelake": MODEL, "epyc": x86.UC_CPU_X86_EPYC}
+"""Models of the CPU that guests run on, by short names: the one of all of paging, and AMD's SVM."""
 
 AMD_MODELS = frozenset({x86.UC_CPU_X86_EPYC})
 """The models of AMD's processors among those in use."""

@@ -15,6 +15,7 @@ from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.load.user_mode import UserMode
 from crosswalk.emu.pc.pc import Ended, Machine, Stop
 from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.corewriter import CoreState
 from crosswalk.walker.memory import Segments
 
@@ -31,17 +32,26 @@ class Reached:
     `seconds` are the host's seconds since the entry, without those between points; `events` counts
     exceptions and interrupts since then; `instructions` are counted only where a point needs them.
     `user_space` says whether privilege level 3 has been entered, or is with the next instruction.
-    `state` is the whole CPU.
+    `state` is the whole CPU. `paging` is None where there are no tables to look at, and `unread`
+    says why: paging is off, or has features that aren't modelled.
     """
 
     point: Point
-    context: PagingContext
+    paging: PagingContext | None
     seconds: float
     events: int
     system_calls: int
     instructions: int
     user_space: bool
     state: CoreState
+    unread: str = ""
+
+    @property
+    def context(self) -> PagingContext:
+        """The paging; `BadInput`, with the reason, where there are no tables to look at."""
+        if self.paging is None:
+            raise BadInput(f"{self.point}: {self.unread}")
+        return self.paging
 
     @property
     def lag(self) -> str:
@@ -61,8 +71,9 @@ class Reached:
 class Boot:
     """A guest booting in its own machine.
 
-    `model` is the CPU's. `on_line` is called with each line that the console shows. `memory` is a
-    view of RAM, not a copy: it changes when the boot goes on.
+    `model` is the CPU's; `exit_port` and `tick_every` as `Machine` has them. `on_line` is called
+    with each line that the console shows. `memory` is a view of RAM, not a copy: it changes when
+    the boot goes on. `exit_status` is that of a guest that has exited by itself.
 
     Raises `BadInput` where the guest doesn't fit into RAM.
     """
@@ -73,10 +84,12 @@ class Boot:
         guest: Guest,
         *,
         model: int = MODEL,
+        exit_port: int | None = None,
+        tick_every: int | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         guest.place(ram)
-        self.machine = Machine(ram, model=model)
+        self.machine = Machine(ram, model=model, exit_port=exit_port, tick_every=tick_every)
         self.machine.on_console = self._on_console
         guest.enter(self.machine)
         self.memory = Segments([(ram.start, ram.bytes)])
@@ -84,6 +97,7 @@ class Boot:
         self._shown = 0
         self._pending: list[Point] = []
         self._found: list[Point] = []
+        self.exit_status: int | None = None
         self._user = UserMode(self.machine, self._on_user)
         self.machine.on_system_call = self._on_system_call
 
@@ -142,6 +156,9 @@ class Boot:
         )
         if ended.stop is Stop.IDLE:
             self._find(PointKind.IDLE, lambda _: True)
+        if ended.stop is Stop.EXITED:
+            self.exit_status = ended.status
+            self._find(PointKind.EXIT, lambda _: True)
         # The last instruction counted may also reach another point.
         self._find(PointKind.INSTRUCTIONS, lambda point: point.number <= self.machine.instructions)
         return ended
@@ -188,16 +205,21 @@ class Boot:
 
     def _reached(self, point: Point, seconds: float) -> Reached:
         machine = self.machine
-        context = paging_context(machine.cpu)
+        unread, context = "", None
+        try:
+            context = paging_context(machine.cpu)
+        except BadInput as error:
+            unread = str(error)
         return Reached(
             point=point,
-            context=context,
+            paging=context,
             seconds=seconds,
             events=sum(machine.counts.values()),
             system_calls=machine.system_calls,
             instructions=machine.instructions,
             user_space=self._user.seen,
             state=replace(core_state(machine.cpu), paging=context),
+            unread=unread,
         )
 
     def _failure(self, ended: Ended, point: Point, why: str | None = None) -> GuestFailure:

@@ -2,15 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.symbols.spans import SpanKind, Spans
 from crosswalk.walker.symbols.symbol_files import parse_symbols
 
-__all__ = ["GuestImage", "Sections", "Segments"]
+__all__ = ["Format", "GuestImage", "Sections", "Segments"]
 
 Segments = tuple[tuple[int, bytes, int], ...]
 Sections = tuple[tuple[str, int, int], ...]
+
+
+class Format(StrEnum):
+    """The formats of guests, by the names that a command line gives them."""
+
+    LINUX64 = "linux64"
+    LINUX32 = "linux32"
+    MULTIBOOT = "multiboot"
+    MULTIBOOT2 = "multiboot2"
+    PVH = "pvh"
+    ELF64 = "elf64"
+    RAW = "raw"
 
 
 @dataclass(frozen=True, slots=True)

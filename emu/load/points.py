@@ -19,11 +19,12 @@ class PointKind(StrEnum):
     SYSCALL = "syscall"
     USER = "user"
     IDLE = "idle"
+    EXIT = "exit"
 
 
-_FORMS = "console:TEXT, cr3:N, instructions:N, symbol:NAME, syscall:N, user, idle"
+_FORMS = "console:TEXT, cr3:N, instructions:N, symbol:NAME, syscall:N, user, idle, exit"
 _COUNTED = (PointKind.CR3, PointKind.INSTRUCTIONS, PointKind.SYSCALL)
-_ALONE = (PointKind.USER, PointKind.IDLE)
+_ALONE = (PointKind.USER, PointKind.IDLE, PointKind.EXIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Point:
     By kind: the console has shown `text`; CR3 has been loaded `number` times since the entry;
     that many instructions have been begun; the instruction at linear address `number`, of the
     symbol `text`, is next; `number` system calls have been made, the first instruction of the last
-    one's handler being next; the first instruction at privilege level 3 is next; or only timer
-    ticks occur any more.
+    one's handler being next; the first instruction at privilege level 3 is next; only timer
+    ticks occur any more; or the guest has exited.
     """
 
     kind: PointKind

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.image import Format
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.load.linux.loader import enter_kernel, place_kernel
 from crosswalk.emu.pc.pc import Machine
@@ -28,6 +29,16 @@ class LinuxGuest:
     initrd: bytes
     arguments: str = ""
     levels: int = 4
+
+    @property
+    def image(self) -> KernelImage:
+        """What its file holds."""
+        return self.kernel
+
+    @property
+    def format(self) -> Format:
+        """Its format, by the entry."""
+        return Format.LINUX64 if self.kernel.bits == 64 else Format.LINUX32
 
     def place(self, ram: Ram) -> None:
         """Write them to RAM, with the zero page; errors as in `place_kernel`."""

@@ -5,14 +5,16 @@ mapped, flat segments 0x10 and 0x18, interrupts off, RSI at the zero page.
 """
 
 import struct
+from itertools import count
 
 from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import GENERAL, Segment
 from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.boot_tables import LOW_4_GIB, BootTables
 from crosswalk.emu.load.linux.image import HEADER_AT, KernelImage
 from crosswalk.emu.pc.pc import Machine
-from crosswalk.walker.architecture import CR0, CR4, EFER, GIB, MIB, MSR, RFlags
+from crosswalk.walker.architecture import CR0, CR4, EFER, MSR, RFlags
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME
@@ -50,8 +52,6 @@ _CODE, _DATA = 0x10, 0x18
 _DESCRIPTORS = (0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF)
 GDT_LIMIT = 8 * len(_DESCRIPTORS) - 1
 _CODE_FLAGS, _DATA_FLAGS, _LIMIT = 0x00A0_9B00, 0x00C0_9300, 0xFFFF_FFFF
-_TABLE, _LARGE = 0x3, 0x83
-_MAPPED_GIB = 4
 
 
 def place_kernel(ram: Ram, kernel: KernelImage, arguments: str, initrd: bytes) -> None:
@@ -85,11 +85,11 @@ def prepare_entry(ram: Ram, levels: int) -> PagingContext:
 
     The first 4 GiB are mapped to themselves, by paging of 4 or 5 levels.
     """
-    _write_tables(ram, levels)
+    root = _write_tables(ram, levels)
     ram.write(GDT, struct.pack("<4Q", *_DESCRIPTORS))
     return PagingContext(
         cr0=CR0.PG | CR0.ET | CR0.PE,
-        cr3=_TABLES,
+        cr3=root,
         cr4=CR4.PAE | (CR4.LA57 if levels == 5 else 0),
         efer=EFER.LME | EFER.LMA,
     )
@@ -144,15 +144,10 @@ def zero_page(
     return bytes(page)
 
 
-def _write_tables(ram: Ram, levels: int) -> None:
-    """Map the first GiBs to themselves, in pages of 2 MiB."""
-    words = ram.words
-    table = _TABLES
-    for _ in range(levels - 3):
-        words[table // 8] = table + FRAME | _TABLE
-        table += FRAME
-    for gib in range(_MAPPED_GIB):
-        directory = table + FRAME * (1 + gib)
-        words[table // 8 + gib] = directory | _TABLE
-        for at in range(512):
-            words[directory // 8 + at] = gib * GIB + at * 2 * MIB | _LARGE
+def _write_tables(ram: Ram, levels: int) -> int:
+    """Map the first GiBs to themselves, in pages of 2 MiB; return the root's address."""
+    tables = BootTables(levels, count(_TABLES, FRAME).__next__)
+    tables.map([LOW_4_GIB])
+    for at, entry in tables.words.items():
+        ram.words[at // 8] = entry
+    return tables.root

@@ -61,7 +61,7 @@ def test_help_and_bad_usage_import_the_standard_library_alone(arguments, status)
     ours = {each for each in modules if each.startswith("crosswalk.")}
     names = (
         *("main", "apart", "commands", "search_commands", "compare_options", "expect_options"),
-        *("options", "host_options", "listing_options", "type_options", "parser"),
+        *("guest_options", "options", "host_options", "listing_options", "type_options", "parser"),
     )
     rooms = {f"crosswalk.emu.cli.{name}" for name in names}
     # pyproject.toml is read before the arguments of fuzz.

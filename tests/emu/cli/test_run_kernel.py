@@ -21,7 +21,7 @@ def tiny(tmp_path):
 def test_a_kernel_is_checked_where_its_boot_ends(run, tiny):
     ran = run("run", "--kernel", tiny, "--until", HELLO, "--ram", "32")
     assert 0 == ran.status
-    assert f"{tiny}: 6.1.0-tiny, 4-level paging, 32 MiB\n" in ran.err
+    assert f"{tiny}: linux64, 6.1.0-tiny, entry 0x1000000, 4-level paging, 32 MiB\n" in ran.err
     assert "16 mappings, 16 of them writable and executable for the supervisor" in ran.out
     assert (
         f"0000000000000000-{0x1FFFFFF:016x} 0000000000000       32 MiB rwx ---  16 pages" in ran.out

@@ -1,0 +1,91 @@
+"""`--guest`, `--kernel` and what goes with them: the guest that they name, and its names."""
+
+import argparse
+from pathlib import Path
+
+from crosswalk.emu.cli.names import kernel_names, symbols_of
+from crosswalk.emu.cli.spaces import Spaces
+from crosswalk.emu.load.builtin import GUESTS
+from crosswalk.emu.load.formats import As, Given, OpenedGuest, open_guest, open_kernel, parse_as
+from crosswalk.emu.load.image import Format
+from crosswalk.emu.load.placing import Module
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.files import read_file
+from crosswalk.walker.formats.located_errors import errors_named, one_line
+from crosswalk.walker.symbols import Names
+from crosswalk.walker.symbols.elf import ELF
+from crosswalk.walker.symbols.known import known_names
+from crosswalk.walker.symbols.symbol_files import parse_symbols
+
+__all__ = ["chosen_guest", "guest_file", "guest_text", "names_in_guest"]
+
+_LINUX = (Format.LINUX64, Format.LINUX32)
+_PAGED = (Format.LINUX64, Format.ELF64, Format.RAW)
+"""Formats that may be entered with paging on."""
+
+
+def guest_file(options: argparse.Namespace) -> Path:
+    """Return the file of --guest or --kernel; `BadInput` where both are given."""
+    if options.guest is not None and options.kernel is not None:
+        raise BadInput("--guest and --kernel name one guest each: give one of them")
+    return Path(options.kernel if options.guest is None else options.guest)
+
+
+def chosen_guest(options: argparse.Namespace) -> OpenedGuest:
+    """Return the guest of --guest or --kernel, with the modules and arguments that it is given.
+
+    Raises `BadInput` in one line for files that can't be read, or aren't what they should be.
+    """
+    path = guest_file(options)
+    given = Given(
+        modules=tuple(_module(text) for text in options.module or ()),
+        arguments=options.append or "",
+        initrd=None if options.initrd is None else read_file(options.initrd),
+        levels=GUESTS[options.paging],
+    )
+    if options.guest is None:
+        return open_kernel(path, given)
+    asked = None if options.as_format is None else _as(options.as_format)
+    return open_guest(path, asked, given)
+
+
+def _as(text: str) -> As:
+    with errors_named("--as"):
+        return parse_as(text)
+
+
+def _module(text: str) -> Module:
+    """Return the module that FILE[,ARGS] names; a name with a comma is taken where it is a file."""
+    name, _, arguments = (text, "", "") if Path(text).exists() else text.partition(",")
+    return Module(Path(name).name, read_file(name), arguments)
+
+
+def guest_text(options: argparse.Namespace, guest: OpenedGuest) -> str:
+    """Return a line about a guest: its format, release and entry, paging and RAM."""
+    image = guest.image
+    parts = [guest.format.value]
+    if image.release:
+        parts.append(image.release)
+    parts.append(f"entry {image.entry:#x}")
+    if guest.format in _PAGED:
+        parts.append(f"{GUESTS[options.paging]}-level paging")
+    parts.append(f"{options.ram} MiB")
+    return f"{one_line(str(guest_file(options)))}: {', '.join(parts)}"
+
+
+def names_in_guest(options: argparse.Namespace, guest: OpenedGuest, spaces: Spaces) -> Names:
+    """Return the names in a guest: those of --system-map, else those that it has itself.
+
+    A Linux kernel has them in its memory, any other guest in its file.
+    """
+    if guest.format in _LINUX:
+        return kernel_names(spaces, options.system_map)
+    if options.system_map is not None:
+        return known_names(spaces.source, symbols_of(str(options.system_map)), offset=0)
+    if not guest.image.file.startswith(ELF):
+        return known_names(spaces.source)
+    try:
+        file = parse_symbols(guest.image.file, one_line(guest_file(options).name))
+    except BadInput:  # Stripped: it has no names, as one of another format.
+        return known_names(spaces.source)
+    return known_names(spaces.source, file, offset=0)
