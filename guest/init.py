@@ -5,6 +5,7 @@ buffer-format.rst (the "newc" archive).
 """
 
 import struct
+from dataclasses import dataclass
 from importlib import resources
 
 from crosswalk.guest.assembler import assemble
@@ -35,60 +36,94 @@ SHARED = 0x2000_0000
 """A page of memory that it shared with a child."""
 
 _BASE = 0x40_0000
-_ELF = struct.Struct("<16sHHIQQQIHHHHHH")
-_PROGRAM = struct.Struct("<IIQQQQQQ")
-_EXECUTABLE, _X86_64, _LOAD, _READ_EXECUTE, _STACK, _READ_WRITE = 2, 62, 1, 5, 0x6474_E551, 6
+_EXECUTABLE, _LOAD, _STACK = 2, 1, 0x6474_E551
+_READ_EXECUTE, _READ_WRITE = 5, 6
+_STACK_ALIGNMENT = 16
 
 _DIRECTORY, _CONSOLE, _FILE = 0o040755, 0o020600, 0o100755
 
 
-def init_program(*, patching: bool = False) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """An ELF file's class: its headers, its machine, and the source of its program."""
+
+    identity: bytes
+    machine: int
+    header: struct.Struct
+    program: struct.Struct
+    source: str
+
+    @property
+    def headers(self) -> int:
+        """The size of the file's header and of two program headers, in bytes."""
+        return self.header.size + 2 * self.program.size
+
+    def program_header(self, kind: int, rights: int, va: int, size: int, alignment: int) -> bytes:
+        """Return a program header for what begins with the file."""
+        place = (0, va, va, size, size)
+        fields = (rights, *place) if self is _FORMATS[64] else (*place, rights)
+        return self.program.pack(kind, *fields, alignment)
+
+
+_FORMATS = {
+    32: _Format(
+        b"\x7fELF\x01\x01\x01",
+        3,
+        struct.Struct("<16sHHIIIIIHHHHHH"),
+        struct.Struct("<IIIIIIII"),
+        "init32.s",
+    ),
+    64: _Format(
+        b"\x7fELF\x02\x01\x01",
+        62,
+        struct.Struct("<16sHHIQQQIHHHHHH"),
+        struct.Struct("<IIQQQQQQ"),
+        "init.s",
+    ),
+}
+
+
+def init_program(*, patching: bool = False, bits: int = 64) -> bytes:
     """Return the process as a static ELF file: one segment, and a stack that isn't executable.
 
-    With `patching` it has the kernel patch its own text before it is done.
+    It is of 64 or 32 `bits`. With `patching`, for which it takes 64, it has the kernel patch its
+    own text before it is done.
     """
-    headers = _ELF.size + 2 * _PROGRAM.size
-    names = ("init.s", "patching.s") if patching else ("init.s",)
+    if patching and bits != 64:
+        raise ValueError(f"no process of {bits} bits has the kernel patch its text")
+    form = _FORMATS[bits]
+    names = (form.source, "patching.s") if patching else (form.source,)
     folder = resources.files("crosswalk.guest").joinpath("asm")
     source = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
-    symbols = {"AREA": AREA, "AREA_PAGES": AREA_PAGES, "SHARED": SHARED, "PATCHING": int(patching)}
-    entry = _BASE + headers
-    code = assemble("init.s", source, bits=64, address=entry, symbols=symbols)
-    size = headers + len(code)
+    symbols = {"AREA": AREA, "AREA_PAGES": AREA_PAGES, "SHARED": SHARED}
+    if bits == 64:
+        symbols["PATCHING"] = int(patching)
+    entry = _BASE + form.headers
+    code = assemble(form.source, source, bits=bits, address=entry, symbols=symbols)
+    size = form.headers + len(code)
+    sizes = (form.header.size, form.program.size, 2, 0, 0, 0)
     return (
-        _ELF.pack(
-            b"\x7fELF\x02\x01\x01",
-            _EXECUTABLE,
-            _X86_64,
-            1,
-            entry,
-            _ELF.size,
-            0,
-            0,
-            _ELF.size,
-            _PROGRAM.size,
-            2,
-            0,
-            0,
-            0,
+        form.header.pack(
+            form.identity, _EXECUTABLE, form.machine, 1, entry, form.header.size, 0, 0, *sizes
         )
-        + _PROGRAM.pack(_LOAD, _READ_EXECUTE, 0, _BASE, _BASE, size, size, PAGE_BYTES)
-        + _PROGRAM.pack(_STACK, _READ_WRITE, 0, 0, 0, 0, 0, 16)
+        + form.program_header(_LOAD, _READ_EXECUTE, _BASE, size, PAGE_BYTES)
+        + form.program_header(_STACK, _READ_WRITE, 0, 0, _STACK_ALIGNMENT)
         + code
     )
 
 
-def init_archive(*, patching: bool = False) -> bytes:
+def init_archive(*, patching: bool = False, bits: int = 64) -> bytes:
     """Return an initial RAM disk with the process as /init, and a console for it.
 
-    `patching` is that of `init_program`; with it the archive has a folder for /proc.
+    `patching` and `bits` are those of `init_program`; with the former the archive has a folder for
+    /proc.
     """
     return b"".join(
         (
             _member(1, "dev", _DIRECTORY, links=2),
             _member(2, "dev/console", _CONSOLE, device=(5, 1)),
             *([_member(4, "proc", _DIRECTORY, links=2)] if patching else []),
-            _member(3, "init", _FILE, init_program(patching=patching)),
+            _member(3, "init", _FILE, init_program(patching=patching, bits=bits)),
             _member(0, "TRAILER!!!", 0),
         )
     )

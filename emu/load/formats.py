@@ -186,5 +186,5 @@ def _linux(data: bytes, wanted: Format | None, given: Given) -> LinuxGuest:
     if given.modules:
         initrd = given.modules[0].content
     elif initrd is None:
-        initrd = b"" if kernel.bare else init_archive()
+        initrd = b"" if kernel.bare else init_archive(bits=kernel.bits)
     return LinuxGuest(kernel, initrd, given.arguments, given.levels)

@@ -15,6 +15,11 @@ CALL = (
     *(x86.UC_X86_REG_RAX, x86.UC_X86_REG_RDI, x86.UC_X86_REG_RSI),
     *(x86.UC_X86_REG_RDX, x86.UC_X86_REG_R10),
 )
+CALL32 = (
+    *(x86.UC_X86_REG_EAX, x86.UC_X86_REG_EBX, x86.UC_X86_REG_ECX),
+    *(x86.UC_X86_REG_EDX, x86.UC_X86_REG_ESI),
+)
+VDSO = 0x7010_0000
 
 
 def members(archive):
@@ -133,6 +138,102 @@ def test_a_call_that_is_refused_is_said_and_nothing_follows(refused):
 @pytest.mark.parametrize("where", [AREA, SHARED])
 def test_a_childs_store_in_the_wrong_place_is_noticed(where):
     assert f"{STARTED}\n{FAILED}\n".encode() == Linux(wrong=[where]).output
+
+
+class Linux32:
+    """The same of a 32-bit Linux: INT 0x80, and the vDSO's call if it says that there is one."""
+
+    def __init__(self, *, child=False, refused=None, wrong=(), number=1, vdso=True):
+        self.engine = engine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
+        program = init_program(bits=32)
+        for start, size in ((0x40_0000, 0x1000), (AREA, 0x8000), (SHARED, 0x1000), (STACK, 0x1000)):
+            engine.mem_map(start, size)
+        engine.mem_map(VDSO, 0x1000)
+        engine.mem_write(VDSO, b"\xcd\x80\xc3")  # int 0x80; ret
+        engine.mem_write(0x40_0000, program)
+        # Two arguments and a variable, each list ending in a zero, and the auxiliary vector.
+        pairs = [3, 0x40_0034, *([32, VDSO] if vdso else []), 6, 0x1000, 0, 0]
+        words = [2, STACK, STACK, 0, STACK, 0, *pairs]
+        engine.mem_write(STACK + 0x800, struct.pack(f"<{len(words)}I", *words))
+        engine.reg_write(x86.UC_X86_REG_ESP, STACK + 0x800)
+        engine.hook_add(unicorn.UC_HOOK_INTR, self._call)
+        self.calls, self.output, self.mapped, self.called_from = [], b"", {}, []
+        self._child, self._refused, self._wrong, self._number = child, refused, wrong, number
+        engine.emu_start(int.from_bytes(program[24:28], "little"), 0, timeout=10_000_000)
+
+    def _call(self, engine, vector, _data):
+        assert 0x80 == vector
+        number, *given = (engine.reg_read(each) for each in CALL32)
+        self.calls.append(number)
+        self.called_from.append(engine.reg_read(x86.UC_X86_REG_EIP) & -0x1000)
+        result = {20: self._number, 2: 0 if self._child else 42}.get(number, 0)
+        if number == 4:
+            self.output += engine.mem_read(given[1], given[2])
+        elif number == 114:
+            engine.mem_write(SHARED, SHARED.to_bytes(4, "little"))
+            for where in self._wrong:
+                engine.mem_write(where, b"\1")
+        elif number in (1, 29):
+            engine.emu_stop()
+        elif number == 192:
+            # The kernel gives the address back, which is no error wherever it lies.
+            result = given[0]
+        if number in (91, 125, 192):
+            self.mapped[given[0]] = (number, given[1], given[2])
+        if number == self._refused:
+            result = (1 << 32) - 12
+        engine.reg_write(x86.UC_X86_REG_EAX, result)
+
+
+def test_the_process_of_32_bits_does_what_the_other_does():
+    linux = Linux32()
+    assert f"{STARTED}\n{DONE}\n".encode() == linux.output
+    assert [4, 20, 192, 125, 125, 125, 91, 192, 2, 114, 4, 29] == linux.calls
+    assert [VDSO] == [at for at in linux.called_from if at != 0x40_0000]
+    assert {0: 192, 1: 125, 2: 125, 3: 125, 4: 91} == {
+        (va - AREA) // 0x1000: number for va, (number, *_) in linux.mapped.items() if va != SHARED
+    }
+    assert [1, 5, 0] == [linux.mapped[AREA + page * 0x1000][2] for page in (1, 2, 3)]
+
+
+def test_a_32_bit_process_without_a_vdso_goes_on_without_its_call():
+    linux = Linux32(vdso=False)
+    assert f"{STARTED}\n{DONE}\n".encode() == linux.output
+    assert 20 not in linux.calls
+
+
+def test_a_wrong_answer_by_the_vdso_is_noticed():
+    assert f"{STARTED}\n{FAILED}\n".encode() == Linux32(number=2).output
+
+
+def test_the_32_bit_child_writes_to_both_memories_and_exits():
+    linux = Linux32(child=True)
+    assert [2, 1] == linux.calls[-2:]
+    assert 1 == linux.engine.mem_read(AREA, 1)[0]
+    assert SHARED == int.from_bytes(linux.engine.mem_read(SHARED, 4), "little")
+
+
+@pytest.mark.parametrize("refused", [2, 91, 114, 125, 192])
+def test_a_32_bit_call_that_is_refused_is_said_and_nothing_follows(refused):
+    assert f"{STARTED}\n{FAILED}\n".encode() == Linux32(refused=refused).output
+
+
+@pytest.mark.parametrize("where", [AREA, SHARED])
+def test_a_32_bit_childs_store_in_the_wrong_place_is_noticed(where):
+    assert f"{STARTED}\n{FAILED}\n".encode() == Linux32(wrong=[where]).output
+
+
+def test_a_32_bit_program_is_an_elf_file_of_one_segment_and_a_stack_that_is_not_executable():
+    program = init_program(bits=32)
+    assert (b"\x7fELF\x01", 2, 3) == (program[:5], program[16], program[18])
+    first, second = (struct.unpack_from("<8I", program, 52 + 32 * at) for at in range(2))
+    size = len(program)
+    assert (1, 0, 0x40_0000, 0x40_0000, size, size, 5, 0x1000) == first
+    assert (0x6474E551, 6) == (second[0], second[6])
+    with pytest.raises(ValueError, match="32 bits"):
+        init_program(patching=True, bits=32)
+    found = {name: content for name, _, content, _ in members(init_archive(bits=32))}
+    assert program == found["init"]
 
 
 def test_code_is_loaded_and_text_is_patched_by_a_switch_turned_on_and_off():

@@ -1,13 +1,12 @@
-"""A Linux kernel as a guest: with its arguments and its initial RAM disk, at its 64-bit entry."""
+"""A Linux kernel as a guest: with its arguments and its initial RAM disk, at its entry."""
 
 from dataclasses import dataclass
 
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.image import Format
 from crosswalk.emu.load.linux.image import KernelImage
-from crosswalk.emu.load.linux.loader import enter_kernel, place_kernel
+from crosswalk.emu.load.linux.loader import enter_kernel, enter_kernel_32, place_kernel
 from crosswalk.emu.pc.pc import Machine
-from crosswalk.walker.errors import BadInput
 
 __all__ = ["ARGUMENTS", "LinuxGuest"]
 
@@ -22,7 +21,7 @@ ARGUMENTS = (
 class LinuxGuest:
     """A kernel, its initial RAM disk, and arguments behind `ARGUMENTS`; a `Guest`.
 
-    `levels` is 4 or 5, the paging of the entry.
+    `levels` is 4 or 5, the paging of a 64-bit kernel's entry.
     """
 
     kernel: KernelImage
@@ -42,10 +41,11 @@ class LinuxGuest:
 
     def place(self, ram: Ram) -> None:
         """Write them to RAM, with the zero page; errors as in `place_kernel`."""
-        if self.kernel.bits == 32:
-            raise BadInput("a kernel of 32 bits: only those of 64 are entered")
         place_kernel(ram, self.kernel, f"{ARGUMENTS} {self.arguments}".strip(), self.initrd)
 
     def enter(self, machine: Machine) -> None:
-        """Bring the CPU to the 64-bit entry."""
-        enter_kernel(machine, self.kernel.entry, self.levels)
+        """Bring the CPU to the kernel's 64-bit or 32-bit entry."""
+        if self.kernel.bits == 32:
+            enter_kernel_32(machine, self.kernel.entry)
+        else:
+            enter_kernel(machine, self.kernel.entry, self.levels)

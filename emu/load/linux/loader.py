@@ -1,7 +1,8 @@
-"""Placing a kernel in RAM, and what the CPU has to be at its 64-bit entry.
+"""Placing a kernel in RAM, and what the CPU has to be at its 64-bit or 32-bit entry.
 
-Source: Linux Documentation/arch/x86/boot.rst, "64-bit boot protocol": long mode, identity
-mapped, flat segments 0x10 and 0x18, interrupts off, RSI at the zero page.
+Source: Linux Documentation/arch/x86/boot.rst, "64-bit boot protocol" (long mode, identity mapped)
+and "32-bit boot protocol" (protected mode, unpaged; EBP, EDI and EBX are 0): flat segments 0x10 and
+0x18, interrupts off, RSI at the zero page.
 """
 
 import struct
@@ -9,12 +10,12 @@ from itertools import count
 
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.cpu import GENERAL, Segment
+from crosswalk.emu.cpu.cpu import GENERAL
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.boot_tables import LOW_4_GIB, BootTables
 from crosswalk.emu.load.linux.image import HEADER_AT, KernelImage
 from crosswalk.emu.pc.pc import Machine
-from crosswalk.walker.architecture import CR0, CR4, EFER, MSR, RFlags
+from crosswalk.walker.architecture import CR0, CR4, EFER
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME
@@ -26,6 +27,7 @@ __all__ = [
     "USABLE",
     "ZERO_PAGE",
     "enter_kernel",
+    "enter_kernel_32",
     "place_kernel",
     "prepare_entry",
     "zero_page",
@@ -49,9 +51,9 @@ _ARGUMENTS, _TABLES = 0x3000, 0x10000
 _LOW_END, _HIGH = 0x9_F000, 0x10_0000
 _MAX_ARGUMENTS = 2047  # Linux keeps 2048 bytes of them, the last one being 0.
 _CODE, _DATA = 0x10, 0x18
-_DESCRIPTORS = (0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF)
-GDT_LIMIT = 8 * len(_DESCRIPTORS) - 1
-_CODE_FLAGS, _DATA_FLAGS, _LIMIT = 0x00A0_9B00, 0x00C0_9300, 0xFFFF_FFFF
+_CODE_64, _CODE_32 = 0x00AF_9B00_0000_FFFF, 0x00CF_9B00_0000_FFFF
+_FLAT_DATA = 0x00CF_9300_0000_FFFF
+GDT_LIMIT = 4 * 8 - 1
 
 
 def place_kernel(ram: Ram, kernel: KernelImage, arguments: str, initrd: bytes) -> None:
@@ -62,7 +64,7 @@ def place_kernel(ram: Ram, kernel: KernelImage, arguments: str, initrd: bytes) -
     text = arguments.encode()
     if len(text) > _MAX_ARGUMENTS or b"\0" in text:
         raise BadInput(f"kernel arguments of {len(text)} bytes; at most {_MAX_ARGUMENTS}, no zeros")
-    top = (ram.size - len(initrd)) // FRAME * FRAME
+    top = (min(ram.size, kernel.initrd_end) - len(initrd)) // FRAME * FRAME
     if kernel.end > top:
         raise BadInput(
             f"kernel and initial RAM disk don't fit: the kernel ends at {kernel.end:#x}, the disk "
@@ -81,12 +83,12 @@ def place_kernel(ram: Ram, kernel: KernelImage, arguments: str, initrd: bytes) -
 
 
 def prepare_entry(ram: Ram, levels: int) -> PagingContext:
-    """Write the tables and descriptors of the entry to RAM; return the registers for them.
+    """Write the tables and descriptors of the 64-bit entry to RAM; return the registers for them.
 
     The first 4 GiB are mapped to themselves, by paging of 4 or 5 levels.
     """
     root = _write_tables(ram, levels)
-    ram.write(GDT, struct.pack("<4Q", *_DESCRIPTORS))
+    _write_descriptors(ram, _CODE_64)
     return PagingContext(
         cr0=CR0.PG | CR0.ET | CR0.PE,
         cr3=root,
@@ -96,20 +98,37 @@ def prepare_entry(ram: Ram, levels: int) -> PagingContext:
 
 
 def enter_kernel(machine: Machine, entry: int, levels: int) -> None:
-    """Bring the CPU to the entry, with paging of 4 or 5 levels on."""
+    """Bring the CPU to the 64-bit entry, with paging of 4 or 5 levels on."""
     context = prepare_entry(machine.ram, levels)
-    engine = machine.engine
-    engine.reg_write(x86.UC_X86_REG_CR4, context.cr4)
-    engine.reg_write(x86.UC_X86_REG_MSR, (MSR.EFER, context.efer))
-    engine.reg_write(x86.UC_X86_REG_CR0, context.cr0)
-    engine.reg_write(x86.UC_X86_REG_CR3, context.cr3)
-    engine.reg_write(x86.UC_X86_REG_GDTR, (0, GDT, GDT_LIMIT, 0))
-    engine.reg_write(x86.UC_X86_REG_RFLAGS, RFlags.FIXED)
+    machine.cpu.set_mode(
+        64,
+        cr0=context.cr0,
+        cr3=context.cr3,
+        cr4=context.cr4,
+        efer=context.efer,
+        code=_CODE,
+        data=_DATA,
+    )
+    _go_to(machine, entry)
+
+
+def enter_kernel_32(machine: Machine, entry: int) -> None:
+    """Bring the CPU to the 32-bit entry, without paging."""
+    _write_descriptors(machine.ram, _CODE_32)
+    machine.cpu.set_mode(32, cr0=CR0.ET | CR0.PE, code=_CODE, data=_DATA)
+    _go_to(machine, entry)
+
+
+def _write_descriptors(ram: Ram, code: int) -> None:
+    ram.write(GDT, struct.pack("<4Q", 0, 0, code, _FLAT_DATA))
+
+
+def _go_to(machine: Machine, entry: int) -> None:
+    machine.engine.reg_write(x86.UC_X86_REG_GDTR, (0, GDT, GDT_LIMIT, 0))
     cpu = machine.cpu
     with cpu.changed():
-        cpu.enter(Segment(_CODE, 0, _LIMIT, _CODE_FLAGS), 0)
-        for name in ("ds", "es", "ss"):
-            cpu.set_segment(name, Segment(_DATA, 0, _LIMIT, _DATA_FLAGS))
+        for name in ("rbp", "rdi", "rbx"):
+            cpu.set_general(GENERAL.index(name), 0)
         cpu.set_general(GENERAL.index("rsi"), ZERO_PAGE)
         cpu.rip = entry
 

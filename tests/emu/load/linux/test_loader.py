@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from dataclasses import replace
 
 import pytest
 from unicorn import x86_const as x86
@@ -9,7 +10,14 @@ from unicorn import x86_const as x86
 from crosswalk.emu.cpu.cpu import paging_context
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.image import parse_kernel
-from crosswalk.emu.load.linux.loader import RESERVED, USABLE, enter_kernel, place_kernel, zero_page
+from crosswalk.emu.load.linux.loader import (
+    RESERVED,
+    USABLE,
+    enter_kernel,
+    enter_kernel_32,
+    place_kernel,
+    zero_page,
+)
 from crosswalk.emu.pc.pc import Machine
 from crosswalk.walker.architecture import RFlags
 from crosswalk.walker.errors import BadInput
@@ -116,3 +124,33 @@ def test_the_entry_is_in_long_mode_with_everything_mapped_to_itself(levels):
         folded.rights.user,
     )
     assert 0 == read(x86.UC_X86_REG_CR4) & ~0x1020
+
+
+def test_the_32_bit_entry_is_in_protected_mode_without_paging():
+    ram = Ram(0, 32 * MIB)
+    machine = Machine(ram)
+    enter_kernel_32(machine, BASE)
+    machine.cpu.load()
+    cpu, read = machine.cpu, machine.engine.reg_read
+    assert (BASE, 0x2000, 0, 0) == (cpu.rip, cpu.general(6), cpu.cpl, cpu.rflags & RFlags.IF)
+    assert [0, 0, 0] == [cpu.general(number) for number in (3, 5, 7)]  # EBX, EBP, EDI
+    assert (0x11, 0) == (read(x86.UC_X86_REG_CR0), read(x86.UC_X86_REG_CR4))
+    code, *data = (cpu.segment(name) for name in ("cs", "ds", "es", "ss"))
+    assert (0x10, 0, 0xFFFF_FFFF) == (code.selector, code.base, code.limit)
+    assert [(0x18, 0, 0xFFFF_FFFF)] * 3 == [(s.selector, s.base, s.limit) for s in data]
+    gdt = cpu.segment("gdt")
+    # Boot code and boot data: flat, 32-bit and read-execute, read-write (boot.rst).
+    assert [0x00CF9B000000FFFF, 0x00CF93000000FFFF] == list(
+        struct.unpack("<2Q", ram.read(gdt.base + 0x10, 16))
+    )
+    assert 0x1F == gdt.limit
+
+
+def test_the_disk_lies_below_the_address_that_the_kernel_can_reach(kernel):
+    # initrd_addr_max, at 0x22c of the image.
+    header = bytearray(kernel.setup_header)
+    struct.pack_into("<I", header, 0x22C - 0x1F1, 20 * MIB - 1)
+    ram = Ram(0, 32 * MIB)
+    place_kernel(ram, replace(kernel, setup_header=bytes(header)), "", b"DISK")
+    start = number(ram.read(0x2000, 4096), 0x218, 4)
+    assert (20 * MIB - 4096, b"DISK") == (start, ram.read(start, 4))
