@@ -393,8 +393,9 @@ _PROTECT = Command(
                 option(
                     "--protect-at",
                     metavar="POINT",
-                    help="when protection begins, as `run --until` has it "
-                    "(console:Run /init as init process)",
+                    help="when protection begins, as `run --until` has it but for idle, and before "
+                    "the first system call (symbol:run_init_process, or user where the image's "
+                    "symbols can't be read)",
                     needs="kernel",
                 ),
             ),

@@ -10,13 +10,14 @@ from crosswalk.emu.cli.check import machine_spaces
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine
 from crosswalk.emu.cli.host_machine import chosen_kind
 from crosswalk.emu.cli.kernel_report import kernel_record, report_kernel
-from crosswalk.emu.cli.names import kernel_names
+from crosswalk.emu.cli.names import kernel_names, symbols_of
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.protect_kernel_ept import protect_kernel_ept
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.linux.image import load_kernel
-from crosswalk.emu.load.points import Point, parse_point
+from crosswalk.emu.load.points import Point, PointKind, parse_point
+from crosswalk.emu.protect.kernel.moment import DEFAULT_SYMBOL, begins_at
 from crosswalk.emu.protect.kernel.report import (
     Check,
     boot_lines,
@@ -41,7 +42,6 @@ from crosswalk.walker.protection.policy import TableKind
 
 __all__ = ["protect_kernel"]
 
-_PROTECT_AT = "console:Run /init as init process"
 _LIMIT = (
     " and not from the rest: any other frame may come to serve as a table, and the emulator ends "
     "where it walks a table that isn't executable"
@@ -102,9 +102,22 @@ def protect_kernel(options: argparse.Namespace) -> int:
 
 
 def _protect_at(options: argparse.Namespace) -> Point:
-    point = parse_point(options.protect_at or _PROTECT_AT)
-    if str(point) == "idle":
-        raise BadInput("--protect-at idle: protection has to begin before the kernel is idle")
+    """Return where protection begins: by default at the kernel's own moment."""
+    asked = options.protect_at
+    if asked is not None and not asked.startswith("symbol:"):
+        point = parse_point(asked)
+        if str(point) == "idle":
+            raise BadInput("--protect-at idle: protection has to begin before the kernel is idle")
+        return point
+    if asked is not None:
+        return parse_point(asked, symbols_of(str(options.kernel)).symbols.addresses())
+    try:
+        point = begins_at(symbols_of(str(options.kernel)).symbols.addresses())
+        why = f"the image has no symbol {DEFAULT_SYMBOL}"
+    except BadInput as error:
+        point, why = begins_at(None), str(error)
+    if point.kind is PointKind.USER:
+        remark(f"{why}: protection begins with the first process")
     return point
 
 

@@ -13,8 +13,9 @@ from crosswalk.emu.cli.output import remark
 from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.points import Point
 from crosswalk.emu.monitor.monitor import Monitor
+from crosswalk.emu.protect.kernel.ept_moment import require_point
 from crosswalk.emu.protect.kernel.ept_report import ept_boot_lines, ept_checks, ept_refusal_record
-from crosswalk.emu.protect.kernel.ept_scenario import EptBoot, require_point, run_under_ept
+from crosswalk.emu.protect.kernel.ept_scenario import EptBoot, run_under_ept
 from crosswalk.emu.protect.kernel.monitored import BOCHS_SETTINGS
 from crosswalk.emu.protect.kernel.report import Check
 from crosswalk.emu.protect.kernel.scenario import Guest
@@ -28,9 +29,11 @@ __all__ = ["protect_kernel_ept"]
 def protect_kernel_ept(options: argparse.Namespace, guest: Guest, protect_at: Point) -> int:
     """Boot under EPT, protect, attack; return the exit status."""
     kind = chosen_kind(options)
-    require_point(protect_at)
     sentences = chosen_sentences(options)
+    if options.protect_at is not None:
+        require_point(protect_at, kind, guest.kernel)
     machine = chosen_host(options, BOCHS_SETTINGS)
+    require_point(protect_at, kind, guest.kernel)
     expected: list[Result] = []
 
     def look(memory: PhysicalMemory, context: PagingContext) -> None:

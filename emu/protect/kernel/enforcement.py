@@ -14,12 +14,13 @@ import numpy as np
 
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.protect.kernel.facts import GuestState, find_facts
+from crosswalk.emu.protect.kernel.guestwalk import find_kernel_root
 from crosswalk.emu.protect.kernel.rights import RightsFollower, image_frames, kept_frames
 from crosswalk.emu.protect.kernel.rules import Cause, Grants, decide, grant, grant_each, may
 from crosswalk.emu.protect.kernel.sealing import LaterSeals
 from crosswalk.emu.protect.permissions import Bools, FrameTables, Permissions, executes
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind, Use
 
@@ -92,10 +93,19 @@ class Enforcement(ABC):
         """Have the CPU use the nested tables as they are now."""
 
     def begin(self, context: PagingContext) -> Grants:
-        """Find out what the kernel's mappings allow now; return what is to be granted."""
+        """Find out what the kernel's mappings allow now; return what is to be granted.
+
+        They are those of the kernel's own root table, where one is found in the image: a process's
+        comes and goes.
+        """
+        ((_, size),) = self.memory.ranges
+        image = image_frames(self._kernel, size // FRAME)
+        places = np.flatnonzero(image).astype(np.uint64) * np.uint64(FRAME)
+        if (root := find_kernel_root(self.memory, context.root, places)) is not None:
+            context = replace(context, cr3=root)
         self.rights = RightsFollower(self.memory, context, self.kind)
         count = self.rights.count
-        image, tables = image_frames(self._kernel, count), self.rights.tables()
+        tables = self.rights.tables()
         kept = kept_frames(self._kernel, count)
         if self.kind is TableKind.NPT:
             self.grants = grant(self.rights.initial, image, kept, tables)

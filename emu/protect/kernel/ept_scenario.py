@@ -9,7 +9,9 @@ from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.monitor.monitor import Monitor
 from crosswalk.emu.monitor.vmx import ExitReason
 from crosswalk.emu.protect.kernel.ept import EptProtection, EptRefusal
+from crosswalk.emu.protect.kernel.ept_moment import EptMoment, Noticed
 from crosswalk.emu.protect.kernel.ept_subject import attack_under_ept
+from crosswalk.emu.protect.kernel.moment import require_early
 from crosswalk.emu.protect.kernel.monitored import MonitoredKernel
 from crosswalk.emu.protect.kernel.results import Enforced, begun, count, fields_of, sum_up
 from crosswalk.emu.protect.kernel.scenario import Guest
@@ -19,7 +21,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.protection.policy import TableKind
 
-__all__ = ["IDLE_TICKS", "EptBoot", "require_point", "run_under_ept"]
+__all__ = ["IDLE_TICKS", "EptBoot", "run_under_ept"]
 
 IDLE_TICKS = 250
 """How many halts in a row without anything else make a guest idle."""
@@ -49,12 +51,6 @@ class EptBoot(Enforced):
     known: dict[str, int]
 
 
-def require_point(point: Point) -> None:
-    """Raise `BadInput` unless it is a point that a monitor's guest can be stopped at."""
-    if point.kind is not PointKind.CONSOLE:
-        raise BadInput(f"--protect-at {point}: under EPT it is console:TEXT")
-
-
 def run_under_ept(
     monitor: Monitor,
     guest: Guest,
@@ -71,7 +67,7 @@ def run_under_ept(
     `look` is called when protection begins, with the guest's memory and its registers, `notice`
     with a line at each stage. Raises `GuestFailure` where the kernel ends, or has run for
     `seconds`, before it is idle, for another reason than the host's refusal; `BadInput` where it
-    hasn't write-protected its text by the point.
+    hasn't write-protected its text by the point, or a system call has been made.
     """
     kernel = MonitoredKernel(
         monitor,
@@ -84,10 +80,12 @@ def run_under_ept(
     )
     host = EptProtection(kernel, guest.kernel)
     began, first_tick = time.monotonic(), kernel.ticks
-    wanted = protect_at.text.encode("utf-8")
-    _run(host, lambda: kernel.console.endswith(wanted), protect_at, began + seconds)
+    moment = EptMoment(host, protect_at)
+    _run(host, moment, protect_at, began + seconds)
     if host.refusal is not None:
         raise BadInput(f"the kernel was stopped before {protect_at}: {host.refusal}")
+    moment.end()
+    require_early(protect_at, moment.system_calls, at_least=True)
     early, ticks = time.monotonic() - began, kernel.ticks - first_tick
     notice(
         f"protection begins, {early:.0f} s and {ticks:,} ticks of the CPU's clock after the entry"
@@ -122,26 +120,29 @@ def run_under_ept(
     )
 
 
-def _run(
-    host: EptProtection, reached: Callable[[], bool] | None, point: Point, until: float
-) -> None:
-    """Run until the console has reached a point; without one, until the guest is idle.
+def _run(host: EptProtection, moment: EptMoment | None, point: Point, until: float) -> None:
+    """Run until a moment is reached; without one, until the guest is idle.
 
     Or until the host refuses an exit. Idle is a guest that only halts: so many times that nothing
     but ticks of its timer can have woken it.
     """
     kernel, halts = host.guest, 0
     while True:
-        left = kernel.run(reached or (lambda: False))
+        left = kernel.run(moment.on_console if moment else (lambda: False))
         if left is None:
             return
         if time.monotonic() > until:
             raise kernel.failure(f"the guest didn't reach {point}: the time is up")
+        noticed = moment.handle(left) if moment else Noticed.OTHER
+        if noticed is Noticed.REACHED:
+            return
+        if noticed is Noticed.HANDLED:
+            continue
         if left.reason == ExitReason.HLT:
             if not left.rflags & RFlags.IF:
                 raise kernel.failure(f"the guest didn't reach {point}: it halted for good")
             halts += 1
-            if reached is None and halts > IDLE_TICKS:
+            if moment is None and halts > IDLE_TICKS:
                 return
             kernel.halt(left)
         elif host.handle(left):

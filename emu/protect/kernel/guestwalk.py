@@ -11,12 +11,13 @@ import numpy as np
 
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
-__all__ = ["Leaf", "find_leaf", "find_user_root", "lower_leaves"]
+__all__ = ["Leaf", "find_kernel_root", "find_leaf", "find_user_root", "lower_leaves"]
 
 _PRESENT, _WRITE, _USER, _LARGE, _NX = 1, 2, 4, 0x80, 1 << 63
 _ADDRESS = (1 << 52) - FRAME
 _LEVELS, _HALF = 4, 256
 _HIGH = (1 << 64) - (1 << 48)
+_LOOKED_AT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,26 @@ def lower_leaves(memory: PhysicalMemory, root: int) -> Iterator[int]:
     """Yield the addresses of the pages in the lower half, in order; of large ones all 4 KiB."""
     for va, size in _leaves(memory, root & _ADDRESS, _LEVELS, 0, range(_HALF)):
         yield from range(va, va + size, FRAME)
+
+
+def find_kernel_root(memory: PhysicalMemory, root: int, frames: U64) -> int | None:
+    """Return the root table among these frames that has the upper half of `root`, and no lower one.
+
+    It is the kernel's own, which no process has: Linux keeps it in its image, and copies its upper
+    half to each process's root. The one that `root` may be itself comes first.
+    """
+    wanted = memory.tables(np.array([root & _ADDRESS], np.uint64))[0, _HALF:]
+    if not wanted.any():
+        return None
+    asked = np.concatenate([np.array([root & _ADDRESS], np.uint64), frames])
+    for first in range(0, len(asked), _LOOKED_AT):
+        some = asked[first : first + _LOOKED_AT]
+        tables = memory.tables(some)
+        same = (tables[:, _HALF:] == wanted).all(axis=1) & ~tables[:, :_HALF].any(axis=1)
+        for row in np.flatnonzero(same).tolist():
+            if some[row] in frames:
+                return int(some[row])
+    return None
 
 
 def find_user_root(memory: PhysicalMemory, root: int) -> int | None:

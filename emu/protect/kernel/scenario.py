@@ -11,6 +11,7 @@ from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.linux.guest import LinuxGuest
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.load.points import Point, PointKind
+from crosswalk.emu.protect.kernel.moment import require_early
 from crosswalk.emu.protect.kernel.protection import Protection, Refusal
 from crosswalk.emu.protect.kernel.results import Enforced, begun, fields_of, sum_up
 from crosswalk.emu.protect.kernel.subject import attack_kernel
@@ -66,6 +67,7 @@ def run_plain(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> Plai
     for reached in boot.run([protect_at], _IDLE, seconds):
         if reached.point == protect_at:
             early = time.process_time() - began
+            require_early(protect_at, reached.system_calls)
     return _plain(boot, early, time.process_time() - began)
 
 
@@ -82,7 +84,7 @@ def run_protected(
 
     RAM is left as it was at idle. Raises `GuestFailure` where the kernel ends before that for
     another reason than the host's refusal, or doesn't pass the point; `BadInput` where it hasn't
-    write-protected its text by then.
+    write-protected its text by then, or a system call has been made.
     """
     boot = _boot(ram, guest)
     protection = Protection(boot, guest.kernel)
@@ -92,6 +94,7 @@ def run_protected(
         for reached in boot.run([protect_at], _IDLE, seconds):
             if reached.point != protect_at:
                 continue
+            require_early(protect_at, reached.system_calls)
             since = time.process_time()
             early = since - began
             if look is not None:

@@ -5,7 +5,7 @@ from crosswalk.emu.protect.kernel.enforcement import Enforcement
 from crosswalk.emu.protect.kernel.protection import Protection
 from tests.emu.load.linux.distribution_kernels import CLOUD, GENERIC, fetched
 from tests.emu.load.linux.kernels import elf_of, talking, vmlinux
-from tests.emu.protect.kernel.tiny_kernel import NAMES, PATCH, READY, tiny_kernel
+from tests.emu.protect.kernel.tiny_kernel import NAMES, PATCH, READY, RUN_USER, tiny_kernel
 
 AT = ("--ram", "32", "--protect-at", f"console:{READY}")
 
@@ -50,6 +50,25 @@ def test_the_same_as_a_document(run, tiny):
     assert {} == document["not_asked"] == document["predicted_only"]
     assert {"outside": 0, "reserved": 0} == document["unfollowed"]
     assert (15 + 512 + 34 + 1, []) == (document["mappings"], document["assumed"])
+
+
+def test_a_point_behind_a_system_call_is_refused(run, tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(elf_of(tiny_kernel(RUN_USER)))
+    ran = run("protect", "--kernel", path, "--ram", "32", "--protect-at", "syscall:1")
+    assert 2 == ran.status
+    told = "--protect-at syscall:1 is too late: 1 system call had been made"
+    assert f"crosswalk: error: {told}" == ran.err.splitlines()[-1]
+
+
+def test_without_symbols_protection_begins_with_the_first_process(run, tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(elf_of(tiny_kernel(RUN_USER + PATCH)))
+    ran = run("protect", "--kernel", path, "--ram", "32")
+    assert 0 == ran.status, ran.out + ran.err
+    assert "\nat user: 8,192 frames, " in ran.out
+    told = "the image has no symbol run_init_process: protection begins with the first process"
+    assert told in ran.err.splitlines()
 
 
 def test_where_nothing_came_to_the_host_nothing_is_proved(run, tmp_path):

@@ -2,15 +2,17 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.protect.kernel.guestwalk import find_leaf, lower_leaves
+from crosswalk.emu.protect.kernel.guestwalk import find_kernel_root, find_leaf, lower_leaves
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.mappings import mappings
 from crosswalk.walker.memory import Segments
 from crosswalk.walker.rights import Rights
 from tests.emu.protect.kernel.tiny_kernel import (
+    COUNT,
     DIRECT,
     IMAGE,
     PAGE,
@@ -69,3 +71,24 @@ def test_what_is_not_mapped_has_no_leaf(ram):
     assert None is find_leaf(memory, 1 << 40, TEXT)
     assert TEXT == find_leaf(memory, TABLES + WINDOW * PAGE, IMAGE + TEXT).pa
     assert TEXT == find_leaf(memory, TABLES + WINDOW * PAGE, DIRECT + TEXT).pa
+
+
+def test_the_kernels_own_root_has_the_same_upper_half_and_no_lower_one(ram):
+    memory = Segments([(0, ram.bytes)])
+    frames = np.arange(TABLES, TABLES + COUNT * PAGE, PAGE, dtype=np.uint64)
+    own = TABLES + ROOT0 * PAGE
+    # All three have something in the lower half.
+    assert None is find_kernel_root(memory, TABLES + ROOT1 * PAGE, frames)
+    low, ram.words[own // 8] = int(ram.words[own // 8]), 0
+    try:
+        assert own == find_kernel_root(memory, TABLES + ROOT1 * PAGE, frames)
+        assert own == find_kernel_root(memory, own, frames)
+        # It isn't the image's, or has another upper half.
+        assert None is find_kernel_root(memory, TABLES + ROOT1 * PAGE, frames[1:])
+        ram.words[own // 8 + 511] += 0x1000
+        assert None is find_kernel_root(memory, TABLES + ROOT1 * PAGE, frames)
+        ram.words[own // 8 + 511] -= 0x1000
+    finally:
+        ram.words[own // 8] = low
+    # A root that maps nothing there is nobody's.
+    assert None is find_kernel_root(memory, 0, frames)

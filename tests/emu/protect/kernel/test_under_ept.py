@@ -12,14 +12,16 @@ from crosswalk.emu.protect.attack import NotStopped, Violation, VmExited
 from crosswalk.emu.protect.attack_kinds import CR0_WRITTEN, CR4_WRITTEN, EFER_WRITTEN
 from crosswalk.emu.protect.kernel import ept, ept_scenario, ept_subject
 from crosswalk.emu.protect.kernel.attack_kinds import KERNEL_RUN_BY_USER, USER_RUN_BY_KERNEL
+from crosswalk.emu.protect.kernel.attacks import IMAGE
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
+from crosswalk.emu.protect.kernel.ept_moment import require_point
 from crosswalk.emu.protect.kernel.ept_report import ept_boot_lines, ept_checks, ept_refusal_record
-from crosswalk.emu.protect.kernel.ept_scenario import require_point, run_under_ept
+from crosswalk.emu.protect.kernel.ept_scenario import run_under_ept
 from crosswalk.emu.protect.kernel.monitored import BASE, BOCHS_SETTINGS
 from crosswalk.emu.protect.kernel.rules import Cause
 from crosswalk.guest.monitor import commands
 from crosswalk.walker.access import AccessType
-from crosswalk.walker.errors import BadInput
+from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.nested import translate_nested
 from crosswalk.walker.protection.policy import TableKind
 from tests.emu.protect.kernel.tiny_kernel import (
@@ -33,13 +35,13 @@ from tests.emu.protect.kernel.tiny_kernel import (
     PAGE,
     PAGES_FLUSHED,
     PATCH,
+    PROCESS_FRAME,
     PROTECT_AT,
     READY,
     REMOVE,
+    RUN_USER,
     TABLES,
     TEXT,
-    USER,
-    USER_TABLES,
     guest,
     module,
     tiny_kernel,
@@ -48,38 +50,6 @@ from tests.emu.protect.kernel.tiny_kernel import (
 SIZE = 18 << 20
 # What copies is on a page of text of its own: injected code replaces the first.
 ROOM = "jmp past\n.space 0xf00\npast:\n"
-# A process gets another frame, and its code runs: a SYSCALL, by EFER.SCE, IA32_STAR, IA32_LSTAR and
-# IA32_FMASK.
-PROCESS_FRAME = 0x81_0000
-RUN_USER = f"""
-    mov rbx, DIRECT + {TABLES + (USER_TABLES + 2) * PAGE + 8 * (USER >> 12 & 511)}
-    mov qword ptr [rbx], {PROCESS_FRAME | 7}
-    mov ecx, USER
-    invlpg [rcx]
-    mov ecx, 0xc0000080
-    rdmsr
-    or eax, 1
-    wrmsr
-    mov ecx, 0xc0000081
-    xor eax, eax
-    mov edx, 0x230010
-    wrmsr
-    lea rax, [rip + called]
-    mov rdx, rax
-    shr rdx, 32
-    mov ecx, 0xc0000082
-    wrmsr
-    mov ecx, 0xc0000084
-    mov eax, 0x200
-    xor edx, edx
-    wrmsr
-    mov rbx, DIRECT + {PROCESS_FRAME}
-    mov word ptr [rbx], 0x050f
-    mov ecx, USER
-    mov r11d, 2
-    .byte 0x48, 0x0f, 0x07
-called:
-"""
 NOT_STOPPED = {"forge the patching window", "free loaded code", "swap rodata", "write data"}
 APART = {USER_RUN_BY_KERNEL, KERNEL_RUN_BY_USER}
 
@@ -100,13 +70,13 @@ def booted(monitor, monkeypatch):
 
     monkeypatch.setattr(ept_scenario, "IDLE_TICKS", 20)
 
-    def boot(then="", kind=TableKind.EPT_MBEC, *, size=SIZE, kernel=None):
+    def boot(then="", kind=TableKind.EPT_MBEC, *, size=SIZE, kernel=None, point=PROTECT_AT):
         return run_under_ept(
             monitor,
             guest(ROOM + then) if kernel is None else replace(guest(), kernel=kernel),
             size=size,
             kind=kind,
-            protect_at=PROTECT_AT,
+            protect_at=point,
             seconds=60,
         )
 
@@ -262,5 +232,64 @@ def test_protection_that_begins_before_text_is_protected_is_refused(booted):
     says = "".join(f"mov al, {byte}\nout dx, al\n" for byte in READY.encode())
     with pytest.raises(BadInput, match="hasn't write-protected its text there"):
         booted(kernel=tiny_kernel(early=f"mov dx, 0x3f8\n{says}"))
-    with pytest.raises(BadInput, match="--protect-at cr3:5: under EPT it is console:TEXT"):
-        require_point(parse_point("cr3:5"))
+
+
+@pytest.mark.parametrize(
+    ("point", "kind", "told"),
+    [
+        ("cr3:5", TableKind.EPT_MBEC, "--protect-at cr3:5: under EPT it is console:TEXT, symbol:"),
+        ("user", TableKind.EPT, "--protect-at user: it needs --tables ept-mbec"),
+        ("symbol:far", TableKind.EPT, "--protect-at symbol:far: 0xffffffff80000fff isn't in the"),
+    ],
+)
+def test_a_point_that_a_monitor_cannot_see_is_refused(point, kind, told):
+    with pytest.raises(BadInput, match=told):
+        require_point(parse_point(point, {"far": IMAGE + 0xFFF}), kind, tiny_kernel())
+
+
+TRACED = """
+    call begins
+    jmp past_it
+    .balign 16
+begins:
+    .byte 0xf3, 0x0f, 0x1e, 0xfa
+    .byte 0x0f, 0x1f, 0x44, 0x00, 0x00
+    ret
+past_it:
+"""
+
+
+def test_protection_begins_at_a_symbol_or_with_a_process(booted, none):
+    kernel = tiny_kernel(ROOM + TRACED + RUN_USER + PATCH)
+    ((start, content, _), *_) = kernel.segments
+    at = start + content.index(bytes.fromhex("f30f1efa0f1f440000"))
+    begins = parse_point("symbol:begins", {"begins": IMAGE + at})
+    boot = booted(kernel=kernel, point=begins)
+    assert [] == [each.text for each in ept_checks(boot) if not each.holds]
+    assert {Cause.PATCHED: 1, Cause.PROCESS_CODE: 1} == boot.causes
+    boot = booted(kernel=kernel, point=parse_point("user"))
+    assert [] == [each.text for each in ept_checks(boot) if not each.holds]
+    # The tables that the process is in are the kernel's own here, and have its page executable.
+    assert {Cause.PATCHED: 1} == boot.causes
+
+
+def test_a_system_call_before_the_point_is_told(booted):
+    again = 'lea rdi, [rip + again]\ncall say\njmp behind\nagain:\n.asciz "again"\nbehind:\n'
+    point = parse_point("console:again")
+    with pytest.raises(BadInput, match="too late: at least 1 system call had been made"):
+        booted(RUN_USER + again, point=point)
+    with pytest.raises(GuestFailure, match="didn't reach console:again"):
+        booted(RUN_USER + "cli\nhlt", point=point)
+
+
+def test_a_handler_of_system_calls_that_is_replaced_is_told(booted):
+    """What waits there for the first system call would never be reached."""
+    early = f"""
+    mov ecx, 0xc0000082
+    mov eax, {PROCESS_FRAME}
+    xor edx, edx
+    wrmsr
+    mov byte ptr [rax], 0x90
+    """
+    with pytest.raises(CrosswalkError, match="has replaced the breakpoint at 0x810000"):
+        booted(kernel=tiny_kernel(early=early))

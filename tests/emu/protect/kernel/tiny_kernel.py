@@ -211,6 +211,40 @@ PATCH_LOADED = f"""
 """
 
 
+# A process gets another frame, and its code runs: a SYSCALL, by EFER.SCE, IA32_STAR, IA32_LSTAR and
+# IA32_FMASK.
+PROCESS_FRAME = 0x81_0000
+RUN_USER = f"""
+    mov rbx, DIRECT + {TABLES + (USER_TABLES + 2) * PAGE + 8 * (USER >> 12 & 511)}
+    mov qword ptr [rbx], {PROCESS_FRAME | 7}
+    mov ecx, USER
+    invlpg [rcx]
+    mov ecx, 0xc0000080
+    rdmsr
+    or eax, 1
+    wrmsr
+    mov ecx, 0xc0000081
+    xor eax, eax
+    mov edx, 0x230010
+    wrmsr
+    lea rax, [rip + called]
+    mov rdx, rax
+    shr rdx, 32
+    mov ecx, 0xc0000082
+    wrmsr
+    mov ecx, 0xc0000084
+    mov eax, 0x200
+    xor edx, edx
+    wrmsr
+    mov rbx, DIRECT + {PROCESS_FRAME}
+    mov word ptr [rbx], 0x050f
+    mov ecx, USER
+    mov r11d, 2
+    .byte 0x48, 0x0f, 0x07
+called:
+"""
+
+
 def tiny_kernel(then="", *, early=""):
     """The kernel, which does something more before it is ready, or before it sleeps."""
     code = assemble(
