@@ -68,13 +68,19 @@ class Board:
         self._io_apic = IoApic(self._lapic)
         self._uart = Uart(sent)
         self._keyboard = Keyboard(lambda: left(WayOut.RESET, 0))
-        self._up = {UART_IRQ: False, KEYBOARD_IRQ: False}
+        self._lines = (False, False)  # of the UART and the keyboard
         self._memory: dict[int, LocalApic | IoApic] = {
             LAPIC_BASE: self._lapic,
             IOAPIC_BASE: self._io_apic,
         }
         self._attach(ram, left, exit_port)
         self._due = self._next_time()
+        # What an access to a port may change, of the devices that interrupts come from.
+        self._after: dict[int, Callable[[], None]] = (
+            dict.fromkeys((*UART_PORTS, *KEYBOARD_PORTS), self._move_lines)
+            | dict.fromkeys((*PIC_PORTS[0], *PIC_PORTS[1]), self._decide)
+            | dict.fromkeys(PIT_PORTS, self._look_at_timers)
+        )
 
     def _attach(self, ram: int, left: Callable[[WayOut, int], None], exit_port: int | None) -> None:
         attach = self.ports.attach
@@ -99,35 +105,35 @@ class Board:
         """Let the time of a question to the host pass, and what is due by then happen."""
         self.clock.spend()
         if self.clock.now >= self._due:
-            self.settle()
+            self._look_at_timers()
 
     def stamp(self) -> int:
         """Return the time-stamp counter; what is due by then happens."""
         stamp = self.clock.stamp()
         if stamp >= self._due:
-            self.settle()
+            self._look_at_timers()
         return stamp
 
-    def settle(self) -> None:
-        """Move the interrupt lines as devices have them now, after one was read or written."""
-        self._move(UART_IRQ, up=self._uart.interrupting)
-        self._move(KEYBOARD_IRQ, up=self._keyboard.interrupting)
-        if self._pit.ticked():
-            # A tick stays requested until it is acknowledged.
-            self._pics.set_line(_TIMER_IRQ, up=True)
-            self._io_apic.set_line(pin_of(_TIMER_IRQ), up=True)
-            self._io_apic.set_line(pin_of(_TIMER_IRQ), up=False)
-        self._lapic.update()
-        self._due = self._next_time()
-        self.requested = self._lapic.pending is not None or (
-            self._extint_open and self._pics.pending
-        )
+    def read_port(self, port: int, size: int) -> int:
+        """Return `size` bytes from an I/O port on."""
+        value = self.ports.read(port, size)
+        after = self._after.get(port)
+        if after is not None:
+            after()
+        return value
+
+    def write_port(self, port: int, size: int, value: int) -> None:
+        """Write `size` bytes from an I/O port on."""
+        self.ports.write(port, size, value)
+        after = self._after.get(port)
+        if after is not None:
+            after()
 
     def acknowledge(self) -> int:
         """Put the interrupt that waits into service, and return its vector."""
         served = self._pics if self._lapic.pending is None else self._lapic
         vector = served.acknowledge()
-        self.settle()
+        self._decide()
         return vector
 
     def wait(self) -> bool:
@@ -139,7 +145,7 @@ class Board:
             if event is None:
                 return False
             self.clock.wait(event)
-            self.settle()
+            self._look_at_timers()
         return False
 
     def tick(self) -> None:
@@ -147,16 +153,14 @@ class Board:
         event = self._next_wake()
         if event is not None:
             self.clock.wait(event)
-            self.settle()
+            self._look_at_timers()
 
     def read_memory(self, pa: int, size: int) -> int | None:
         """Return `size` bytes of a device's registers; None where no device is."""
         device = self._memory.get(pa // FRAME * FRAME)
         if device is None:
             return None
-        value = device.read(pa % FRAME, size)
-        self.settle()
-        return value
+        return device.read(pa % FRAME, size)
 
     def write_memory(self, pa: int, size: int, value: int) -> bool:
         """Write to a device's registers; return whether there is a device."""
@@ -164,7 +168,7 @@ class Board:
         if device is None:
             return False
         device.write(pa % FRAME, size, value)
-        self.settle()
+        self._look_at_timers()
         return True
 
     @property
@@ -174,11 +178,34 @@ class Board:
     def _level_ended(self, vector: int) -> None:
         self._io_apic.end_of_interrupt(vector)
 
-    def _move(self, irq: int, *, up: bool) -> None:
-        if up != self._up[irq]:
-            self._up[irq] = up
-            self._pics.set_line(irq, up=up)
-            self._io_apic.set_line(pin_of(irq), up=up)
+    def _move_lines(self) -> None:
+        """Move the lines of the UART and the keyboard as they have them now."""
+        lines = (self._uart.interrupting, self._keyboard.interrupting)
+        if lines == self._lines:
+            return
+        for irq, up, before in zip((UART_IRQ, KEYBOARD_IRQ), lines, self._lines, strict=True):
+            if up != before:
+                self._pics.set_line(irq, up=up)
+                self._io_apic.set_line(pin_of(irq), up=up)
+        self._lines = lines
+        self._decide()
+
+    def _look_at_timers(self) -> None:
+        """Request the interrupts of the timers' events up to now."""
+        if self._pit.ticked():
+            # A tick stays requested until it is acknowledged.
+            self._pics.set_line(_TIMER_IRQ, up=True)
+            self._io_apic.set_line(pin_of(_TIMER_IRQ), up=True)
+            self._io_apic.set_line(pin_of(_TIMER_IRQ), up=False)
+        self._lapic.update()
+        self._due = self._next_time()
+        self._decide()
+
+    def _decide(self) -> None:
+        """Find out whether an interrupt waits for the CPU."""
+        self.requested = self._lapic.pending is not None or (
+            self._extint_open and self._pics.pending
+        )
 
     def _next_time(self) -> int:
         """Return when a timer has to be looked at next."""

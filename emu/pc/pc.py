@@ -268,14 +268,16 @@ class Machine:
 
     def _attend(self) -> None:
         """Have the run end for an interrupt that waits, if the CPU would take it."""
-        hypervisor = self._own_hypervisor
-        if (
-            (self._board.requested or (hypervisor is not None and hypervisor.virtual_pending))
-            and self._asked_at is None
-            and self._running
-            and self._wants_interrupts()
-        ):
+        if self._waits and self._asked_at is None and self._running and self._wants_interrupts():
             self._ask_to_stop()
+
+    @property
+    def _waits(self) -> bool:
+        """Whether an interrupt waits for the CPU, or a virtual one for its guest."""
+        if self._board.requested or self.hypervisor is None:
+            return self._board.requested
+        hypervisor = self._own_hypervisor
+        return hypervisor is not None and hypervisor.virtual_pending
 
     @property
     def _interruptible(self) -> bool:
@@ -352,9 +354,9 @@ class Machine:
         self.unanswered.note(target, address, write=write, size=size, rip=self._rip)
 
     def _on_memory_read(self, _uc: unicorn.Uc, offset: int, size: int, start: int) -> int:
-        self._board.spend()
+        if self._gives_way():
+            return 0
         value = self._board.read_memory(start + offset, size)
-        self._attend()
         if value is None:
             self._note(Target.MEMORY, start + offset, size, write=False)
             return (1 << 8 * size) - 1
@@ -363,10 +365,22 @@ class Machine:
     def _on_memory_write(
         self, _uc: unicorn.Uc, offset: int, size: int, value: int, start: int
     ) -> None:
-        self._board.spend()
+        if self._gives_way():
+            return
         if not self._board.write_memory(start + offset, size, value):
             self._note(Target.MEMORY, start + offset, size, write=True)
-        self._attend()
+
+    def _gives_way(self) -> bool:
+        """Let an access to a device's memory take its time; return whether an interrupt is first.
+
+        Asked to stop in such an access, Unicorn goes back to the instruction's beginning.
+        """
+        self._board.spend()
+        if self._asked_at is None and self._waits:
+            self.cpu.load()
+            if self._interruptible:
+                self._ask_to_stop()
+        return self._asked_at is not None
 
     def _on_unmapped(
         self, _uc: unicorn.Uc, kind: int, address: int, size: int, _value: int, _data: object
@@ -382,8 +396,7 @@ class Machine:
         board.spend()
         if not board.ports.answers(port):
             self._note(Target.PORT, port, size, write=False)
-        value = board.ports.read(port, size)
-        board.settle()
+        value = board.read_port(port, size)
         self._attend()
         return value
 
@@ -392,8 +405,7 @@ class Machine:
         board.spend()
         if not board.ports.answers(port):
             self._note(Target.PORT, port, size, write=True)
-        board.ports.write(port, size, value)
-        board.settle()
+        board.write_port(port, size, value)
         self._attend()
 
     def _on_cpuid(self, uc: unicorn.Uc, _data: object) -> int:
