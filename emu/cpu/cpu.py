@@ -69,7 +69,7 @@ class Cpu:
         self._bytes, self._longs, self._quads = saved.bytes, saved.longs, saved.quads
         self._general = [layout.quads[name] for name in GENERAL]
         self._rip, self._cr2 = layout.quads["rip"], layout.quads["cr2"]
-        self._cr0, self._cr4 = layout.quads["cr0"], layout.quads["cr4"]
+        self._cr0, self._cr3, self._cr4 = (layout.quads[name] for name in ("cr0", "cr3", "cr4"))
         self._efer = layout.quads["efer"]
         self._segments = {
             name: layout.segments + SEGMENT_BYTES * number for number, name in enumerate(SEGMENTS)
@@ -162,6 +162,11 @@ class Cpu:
     def cr0(self) -> int:
         """CR0, as it was taken over."""
         return self._quads[self._cr0]
+
+    @property
+    def cr3(self) -> int:
+        """CR3, as it was taken over."""
+        return self._quads[self._cr3]
 
     @property
     def cr4(self) -> int:
@@ -354,14 +359,14 @@ class Cpu:
         """
         if va & PAGE_BYTES - 1 <= PAGE_BYTES - size:
             pa = self._translate(va & self._top, write=False)
-            return None if pa is None else self._fetch(pa, size)
+            return None if pa is None else self.physical(pa, size)
         found = b""
         while len(found) < size:
             at = va + len(found) & self._top
             pa = self._translate(at, write=False)
             if pa is None:
                 return None
-            found += self._fetch(pa, min(size - len(found), PAGE_BYTES - at % PAGE_BYTES))
+            found += self.physical(pa, min(size - len(found), PAGE_BYTES - at % PAGE_BYTES))
         return found
 
     def write(self, va: int, data: bytes) -> int | None:
@@ -397,7 +402,8 @@ class Cpu:
             start = pa - self._ram.start
             self._content[start : start + len(data)] = data
 
-    def _fetch(self, pa: int, size: int) -> bytes:
+    def physical(self, pa: int, size: int) -> bytes:
+        """Return `size` bytes of one page at physical address `pa`; ones where there is no RAM."""
         if not self._is_ram(pa):
             return b"\xff" * size
         start = pa - self._ram.start

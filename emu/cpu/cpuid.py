@@ -17,7 +17,7 @@ from crosswalk.emu.cpu.engine import MODEL, open_engine
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.walker.architecture import CR4
 
-__all__ = ["answer_cpuid"]
+__all__ = ["answer_cpuid", "ask_cpuid"]
 
 _CODE = bytes.fromhex("0fa2 f4")  # cpuid; hlt
 _REGISTERS = (
@@ -40,11 +40,11 @@ def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
     leaf = engine.reg_read(x86.UC_X86_REG_EAX)
     subleaf = engine.reg_read(x86.UC_X86_REG_ECX)
     if leaf == _CAPACITY:
-        if _ask(model, 0, 0)[1] != _AMD:
+        if ask_cpuid(model, 0, 0)[1] != _AMD:
             return False
     elif leaf != 1 and (leaf, subleaf) != (7, 0):
         return False
-    a, b, c, d = _ask(model, leaf, subleaf)
+    a, b, c, d = ask_cpuid(model, leaf, subleaf)
     cr4 = engine.reg_read(x86.UC_X86_REG_CR4)
     if leaf == 1:
         c = c & ~(_RDRAND | _OSXSAVE) | (_OSXSAVE if cr4 & CR4.OSXSAVE else 0)
@@ -59,7 +59,7 @@ def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
 
 
 @functools.cache
-def _ask(model: int, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+def ask_cpuid(model: int, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
     """Return the model's EAX, EBX, ECX and EDX for a leaf, from an engine of its own."""
     ram = Ram(0, 0x1000)
     ram.write(0, _CODE)

@@ -9,6 +9,7 @@ from enum import Enum
 import unicorn
 from unicorn import x86_const as x86
 
+from crosswalk.emu.cpu.control_writes import ControlWrites
 from crosswalk.emu.cpu.counting import Cr3Loads, ended_by_bound, instructions_begun
 from crosswalk.emu.cpu.cpu import Cpu, Guarded
 from crosswalk.emu.cpu.cpuid import answer_cpuid
@@ -16,7 +17,7 @@ from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised
 from crosswalk.emu.cpu.engine import AMD_MODELS, MODEL, hook_instruction, open_engine
 from crosswalk.emu.cpu.events import Fault, NotEmulated
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.cpu.svm.exits import FIRST_EXIT
+from crosswalk.emu.cpu.svm.exits import FIRST_EXIT, exit_name
 from crosswalk.emu.cpu.svm.guest_mode import SVM_MODEL, interrupts_enabled
 from crosswalk.emu.cpu.svm.hypervisor import GuestHypervisor, SvmFailure
 from crosswalk.emu.cpu.system_calls import enter_syscall, enter_sysenter, length_of_system_call
@@ -136,7 +137,8 @@ class Machine:
         self._hooks: list[object] = []
         self._deferred: deque[Callable[[], None]] = deque()
         self._running = False
-        self._loads: Cr3Loads | None = None
+        self._control = ControlWrites(self.cpu, model)
+        self.intercepts = self._control.intercepts
         self.hypervisor = (
             GuestHypervisor(self.cpu, ram, self._interrupt) if model == SVM_MODEL else None
         )
@@ -153,8 +155,9 @@ class Machine:
 
     def count_loads(self, reached: Callable[[], None]) -> Cr3Loads:
         """Return a count of the loads of CR3 from now on; `reached` as `Cr3Loads` has it."""
-        self._loads = Cr3Loads(self.cpu, reached, self._interrupt)
-        return self._loads
+        loads = Cr3Loads(reached)
+        self._control.follow_roots(loads.made)
+        return loads
 
     def run(
         self,
@@ -198,11 +201,10 @@ class Machine:
         """Let the CPU run, for at most `count` instructions if not 0; return how many, if so."""
         self.cpu.load()
         rip = self.cpu.rip
-        if self._loads is not None:
-            self._loads.entering(rip)
         self._asked_at = None
         if self._own_hypervisor is not None:
             self._own_hypervisor.entering(self.cpu.linear(rip))
+        self.intercepts.begin()
         self._running = True
         try:
             # No address to stop at: see __init__.
@@ -211,6 +213,7 @@ class Machine:
             self._end(Ended(Stop.STUCK, str(error)))
         finally:
             self._running = False
+            self.intercepts.end()
         return instructions_begun(self.engine, count) if count else 0
 
     def _note_halt(self, bound: int) -> None:
@@ -443,10 +446,15 @@ class Machine:
         if vector >= FIRST_EXIT and self.on_exit is not None:
             self.on_exit(vector)
             return
+        code = self.intercepts.exit_code(vector)
+        if code is not None:
+            self._on_intercept(code)
+            return
         hypervisor = self._own_hypervisor
         try:
             if hypervisor is not None and vector >= FIRST_EXIT:
                 hypervisor.left(vector)
+                self.intercepts.renew()
                 return
             injected = hypervisor.injected(vector) if hypervisor is not None else None
         except SvmFailure as failure:
@@ -461,6 +469,18 @@ class Machine:
     def _own_hypervisor(self) -> GuestHypervisor | None:
         """What the CPU does for a hypervisor that runs as the guest, if its exits are the CPU's."""
         return self.hypervisor if self.on_exit is None else None
+
+    def _on_intercept(self, code: int) -> None:
+        try:
+            known = self._control.carry_out(code)
+        except Fault as fault:
+            self._deliver(fault.event)
+        except NotEmulated as missing:
+            self._end(Ended(Stop.NOT_EMULATED, str(missing)))
+        else:
+            if not known:
+                self._end(Ended(Stop.STUCK, f"{exit_name(code)} intercepted, and by nothing"))
+            self._attend()
 
     def _on_invalid(self, _uc: unicorn.Uc, _data: object) -> bool:
         hypervisor = self._own_hypervisor
@@ -481,6 +501,7 @@ class Machine:
             delivered = deliver(self.cpu, event)
         except TripleFault as fault:
             if hypervisor is not None and hypervisor.shut_down():
+                self.intercepts.renew()
                 return
             delivered = [event]
             self._end(Ended(Stop.SHUTDOWN, str(fault)))
@@ -495,8 +516,6 @@ class Machine:
 
     def _entered(self, delivered: list[Event], rip: int, cpl: int) -> None:
         """Note what was delivered at this RIP and CPL: the handler of the last event runs."""
-        if self._loads is not None:
-            self._loads.entering(self.cpu.rip)
         if self._own_hypervisor is not None:
             self._own_hypervisor.entering(self.cpu.linear(self.cpu.rip))
         for each in delivered:

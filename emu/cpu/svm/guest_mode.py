@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import Cpu, Segment
-from crosswalk.emu.cpu.engine import Engine, attach
+from crosswalk.emu.cpu.engine import MAXPHYADDR, Engine, attach
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.state_layout import CalibrationError, state_layout
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT, ExitCode
@@ -22,16 +22,21 @@ from crosswalk.emu.cpu.svm.vmcb import General, Interrupts, Vmcb
 from crosswalk.walker.architecture import MSR
 
 __all__ = [
+    "NO_GUEST",
     "SVM_MODEL",
     "GuestMode",
     "clear_gif",
     "guest_mode",
     "interrupts_enabled",
     "leave_guest_mode",
+    "set_intercepts",
 ]
 
 SVM_MODEL = x86.UC_CPU_X86_EPYC
 """The model with SVM; it has no 5-level paging."""
+
+NO_GUEST = (1 << MAXPHYADDR) - 0x4000
+"""The address of a VMCB under which no guest runs, but instructions are intercepted."""
 
 # Of the first and the second word of flags.
 _SHADOW, _GUEST = 1 << 3, 1 << 21
@@ -97,6 +102,8 @@ def guest_mode(cpu: Cpu) -> GuestMode | None:
     vmcb, _, general, *_, exceptions, nested_cr3, modes, v_tpr = _HELD.unpack_from(
         content, _layout()
     )
+    if vmcb == NO_GUEST:
+        return None
     return GuestMode(
         vmcb=vmcb,
         nested_cr3=nested_cr3 if more & _NESTED else None,
@@ -124,6 +131,19 @@ def leave_guest_mode(cpu: Cpu) -> None:
     cpu.patch(at, struct.pack("<II", flags, more))
     held = _layout()
     cpu.patch(held + 8, bytes(_HELD.size - 8))
+
+
+def set_intercepts(cpu: Cpu, *, cr_writes: int, general: int) -> None:
+    """Have the loaded state of `cpu` intercept instructions though no guest runs.
+
+    Writes to control registers, as a mask by their numbers, and what `General` lists; MSRs by the
+    map that the VMCB at `NO_GUEST` names. With neither, the state is as it was without.
+    """
+    flags, more = _flags(cpu.snapshot())
+    flags = flags | _GUEST if cr_writes or general else flags & ~_GUEST
+    cpu.patch(4 * state_layout().mode, struct.pack("<II", flags, more))
+    vmcb = NO_GUEST if flags & _GUEST else 0
+    cpu.patch(_layout(), _HELD.pack(vmcb, 0, general, 0, cr_writes, 0, 0, 0, 0, 0, 0))
 
 
 def clear_gif(cpu: Cpu) -> None:
