@@ -480,6 +480,9 @@ class Machine:
         else:
             if not known:
                 self._end(Ended(Stop.STUCK, f"{exit_name(code)} intercepted, and by nothing"))
+            elif self._own_hypervisor is not None:
+                self.cpu.load()
+                self._own_hypervisor.entering(self.cpu.linear(self.cpu.rip))
             self._attend()
 
     def _on_invalid(self, _uc: unicorn.Uc, _data: object) -> bool:
