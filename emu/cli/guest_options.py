@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from crosswalk.emu.cli.blame_options import BLAME
 from crosswalk.emu.cli.options import Group, Option, flag, not_empty, number, option
 
 __all__ = ["EPILOG", "GUEST", "KERNEL", "MODELS", "POINTS"]
@@ -153,6 +154,7 @@ POINTS = Group(
             "file, or another that --symbols of `crosswalk walk` takes",
             needs=_EITHER,
         ),
+        replace(BLAME, needs=_EITHER),
     ),
 )
 
@@ -162,6 +164,7 @@ examples:
   crosswalk run --guest gnumach.gz --module ext2fs.static --until cr3:1
   crosswalk run --guest boot.bin --as raw@0x7c00:16 --until cr3:1
   crosswalk run --kernel vmlinuz --check-at console:Memory:
+  crosswalk run --kernel vmlinuz --until console:Memory: --blame 0xffffffff81000000
 
 exit status: 0 agreement; 1 a divergence, a broken expectation, or a guest that exited with another
 code than 0; 2 bad input, a point that wasn't reached, or nothing to check there."""

@@ -3,13 +3,14 @@
 import argparse
 import resource
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from crosswalk.emu.check import Verdict
+from crosswalk.emu.cli.blame import Blamed, Rerun, blame, blame_lines, blame_record
 from crosswalk.emu.cli.boot_points import parsed_points
 from crosswalk.emu.cli.check import (
     explain_known,
@@ -98,15 +99,18 @@ def run(options: argparse.Namespace) -> int:
     ram = Ram(0, options.ram << 20)  # Shared with the child.
     remark(guest_text(options, guest))
 
-    def work() -> _Booted:
-        boot = Boot(
+    def booting(ram: Ram, on_line: Callable[[str], None] | None = None) -> Boot:
+        return Boot(
             ram,
             guest,
             model=MODELS[options.model],
             exit_port=options.exit_port,
             tick_every=options.tick_every,
-            on_line=remark if options.console else None,
+            on_line=on_line,
         )
+
+    def work() -> _Booted:
+        boot = booting(ram, remark if options.console else None)
         earlier: dict[str, Snapshot] = {}
         found = []
         for reached in boot.run(points, until, options.timeout):
@@ -127,7 +131,13 @@ def run(options: argparse.Namespace) -> int:
         raise
     if options.save is not None:
         _save(options.save, ram, booted.points[-1].reached)
-    return _report(options, booted)
+    blamed: list[Blamed] = []
+    if options.blame:
+        rerun = Rerun(booting, points, until, options.timeout)
+        blamed = blame(options.blame, ram, booted.points[-1].reached, rerun)
+        for line in blame_lines(options, guest.image, blamed):
+            (remark if options.json else print)(line)
+    return _report(options, booted, blame_record(options, guest.image, blamed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +273,7 @@ def _save(path: Path, ram: Ram, last: Reached) -> None:
     remark(f"wrote {path}")
 
 
-def _report(options: argparse.Namespace, booted: _Booted) -> int:
+def _report(options: argparse.Namespace, booted: _Booted, blamed: list[dict[str, Any]]) -> int:
     points = booted.points
     expected = [each for point in points for each in point.expected]
     word = _with_exit(with_expectations(_joint_word(points), expected), booted.exit_code)
@@ -285,6 +295,8 @@ def _report(options: argparse.Namespace, booted: _Booted) -> int:
         total["points"] = records
         if booted.exit_code is not None:
             total["guest_exit"] = booted.exit_code
+        if blamed:
+            total["blame"] = blamed
         total["unanswered"] = list(booted.unanswered_records)
         emit({**total, "verdict": word.text, "reproduce": command_text(options)})
     else:

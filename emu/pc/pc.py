@@ -149,6 +149,11 @@ class Machine:
         self._map_devices()
         self._hook()
 
+    @property
+    def time(self) -> float:
+        """The seconds of the guest's clock since the machine was made."""
+        return self._board.clock.now / TSC_HZ
+
     def stop(self) -> None:
         """End the run with the block of code that runs; to be called from a callback."""
         self._end(Ended(Stop.ASKED))

@@ -1,0 +1,277 @@
+"""`--blame`: the stores that made the entries of a walk, each with its instruction and its moment.
+
+The guest has been run to its last point, and its memory then tells the entries. It is run once
+more, with the pages of these entries watched; two runs are the same, and memory is compared to show
+it.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from crosswalk.emu.cli.blame_options import BlameTarget
+from crosswalk.emu.cli.names import symbols_of
+from crosswalk.emu.cli.output import remark
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.blame import Moment, Store, StoreLog, WatchedWord, Written
+from crosswalk.emu.load.boot import Boot, Reached
+from crosswalk.emu.load.elf import read_elf_guest
+from crosswalk.emu.load.image import GuestImage
+from crosswalk.emu.load.points import Point
+from crosswalk.emu.report.text import count_text, entry_name
+from crosswalk.emu.workers.contained import contained
+from crosswalk.walker.aliases import Aliases, AliasQuery
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import Entry, level_of
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.memory import FRAME, PhysicalMemory, Segments
+from crosswalk.walker.symbols.spans import Spans
+from crosswalk.walker.translate import Step, Walk, walk
+
+__all__ = ["Blamed", "Rerun", "blame", "blame_lines", "blame_record"]
+
+_MAPPINGS = 8
+"""How many mappings of a frame are walked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """How a run is made once more: its boot, to the same points in the same time."""
+
+    boot: Callable[[Ram], Boot]
+    points: Sequence[Point]
+    until: Point
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Blamed:
+    """The walks of a target, and what was written to their entries, by physical address.
+
+    `more` are the mappings of a frame beyond those walked.
+    """
+
+    target: BlameTarget
+    context: PagingContext
+    walks: tuple[Walk, ...]
+    more: int
+    written: dict[int, Written]
+
+
+def blame(targets: Sequence[BlameTarget], ram: Ram, reached: Reached, rerun: Rerun) -> list[Blamed]:
+    """Return what was written to the entries of each target's walks, up to the last point.
+
+    `ram` is the memory there, which another run of the same has to come to.
+
+    Raises `BadInput` where paging is off at the point, or an address has more bits than it has
+    linear addresses; `CrosswalkError` where the other run goes otherwise.
+    """
+    memory, context = Segments([(ram.start, ram.bytes)]), reached.context
+    walks = [_walks(memory, context, target) for target in targets]
+    words = {
+        word.pa: word
+        for found, _ in walks
+        for path in found
+        for word in _words(context, path)
+        if ram.start <= word.pa < ram.start + ram.size
+    }
+    again = Ram(ram.start, ram.size)  # Shared with the child.
+    remark(f"running once more, to see who writes {len(words)} entries…")
+    written = contained(lambda: _record(rerun, again, words.values()))
+    differing = int(np.count_nonzero(ram.words != again.words))
+    if differing:
+        raise CrosswalkError(
+            f"--blame: the guest went another way when it was run once more: {differing:,} words "
+            "of its memory differ"
+        )
+    by_address = {each.word.pa: each for each in written}
+    return [
+        Blamed(target, context, found, more, by_address)
+        for target, (found, more) in zip(targets, walks, strict=True)
+    ]
+
+
+def _walks(
+    memory: PhysicalMemory, context: PagingContext, target: BlameTarget
+) -> tuple[tuple[Walk, ...], int]:
+    """Return the walks that lead to a target, and the number of those left out."""
+    if not target.physical:
+        return (walk(memory, context, target.address),), 0
+    frame = target.address & -FRAME
+    found = Aliases(memory, context, [AliasQuery(frame, FRAME)]).find(0)
+    walked = tuple(
+        walk(memory, context, each.va + max(frame - each.pa, 0))
+        for each in islice(found, _MAPPINGS)
+    )
+    return walked, sum(1 for _ in found)
+
+
+def _words(context: PagingContext, path: Walk) -> Iterator[WatchedWord]:
+    for step in path.steps:
+        yield WatchedWord(step.pa, level_of(context, step.level).entry_size)
+
+
+def _record(rerun: Rerun, ram: Ram, words: Iterable[WatchedWord]) -> list[Written]:
+    boot = rerun.boot(ram)
+    log = StoreLog(boot.machine, words)
+    for _ in boot.run(rerun.points, rerun.until, rerun.seconds):
+        pass
+    return log.written()
+
+
+class _CodeNames:
+    """What instructions are called: by the symbols of the guest's file, or of another."""
+
+    def __init__(self, options: argparse.Namespace, image: GuestImage) -> None:
+        given = getattr(options, "system_map", None)
+        self._symbols: Spans = image.names if given is None else symbols_of(str(given)).symbols
+        # Before a kernel has mapped itself, it runs at its physical addresses.
+        segments = read_elf_guest(image.file).segments if image.file else ()
+        self._moved = [(each.pa, each.size, each.va - each.pa) for each in segments]
+
+    def name(self, rip: int) -> str | None:
+        """Return "symbol+0x12"; None where the address lies in no symbol."""
+        for distance in (0, *(by for pa, size, by in self._moved if by and 0 <= rip - pa < size)):
+            (row,) = self._symbols.rows_at(np.array([rip + distance], np.uint64)).tolist()
+            if row >= 0:
+                symbol = self._symbols[row]
+                offset = rip + distance - symbol.start
+                return f"{symbol.name}+{offset:#x}" if offset else symbol.name
+        return None
+
+
+def blame_lines(
+    options: argparse.Namespace, image: GuestImage, blamed: Sequence[Blamed]
+) -> Iterator[str]:
+    """Yield what was written, entry by entry, for people."""
+    names = _CodeNames(options, image)
+    told: set[int] = set()
+    for each in blamed:
+        yield f"blame {each.target}, by CR3 {each.context.cr3:#x}:"
+        if each.target.physical and not each.walks:
+            yield "  nothing maps this frame"
+        for path in each.walks:
+            if each.target.physical:
+                yield f"  mapped at {path.va:#x}:"
+            if not path.steps:
+                yield "  not canonical: no entries"
+            for step in path.steps:
+                yield from _entry_lines(each, step, names, again=step.pa in told)
+                told.add(step.pa)
+        if each.more:
+            yield f"  … and {each.more:,} more mappings of this frame"
+
+
+def _entry_lines(blamed: Blamed, step: Step, names: _CodeNames, *, again: bool) -> Iterator[str]:
+    """Yield what was written to an entry; its stores not `again`."""
+    written = blamed.written.get(step.pa)
+    title = f"  {entry_name(blamed.context, step)} {step.pa:#x}:"
+    if written is None:
+        yield f"{title} {step.kind}"
+        return
+    digits = 2 * written.word.size
+    title += f" {step.entry:0{digits}x}, {step.kind}, {count_text(written.count, 'store')}"
+    if again:
+        yield f"{title}, as above"
+        return
+    yield title
+    told = sum(store.times for store in written.stores)
+    if written.first:
+        yield f"    {written.first:0{digits}x} left by the loader"
+    elif not written.count and not written.last:
+        yield "    zero from the start, never written"
+    if written.count > told:
+        yield f"    {written.count - told:,} earlier stores left out"
+    left = written.first if written.count == told else None
+    for store in written.stores:
+        yield from _unseen_lines(left, store.before, digits)
+        yield f"    {store.after:0{digits}x} {_by_text(store, names)}; {_moment_text(store.moment)}"
+        left = store.after
+    yield from _unseen_lines(left, written.last, digits)
+
+
+def _unseen_lines(left: int | None, found: int, digits: int) -> Iterator[str]:
+    """Yield a line where a word isn't what was left there last."""
+    if left is not None and left != found:
+        yield f"    {found:0{digits}x} {_unseen_text(left, found)}"
+
+
+def _unseen_text(left: int, found: int) -> str:
+    """Say what changes a word without a store."""
+    if found & ~left == found ^ left and not (found ^ left) & ~int(Entry.A | Entry.D):
+        bits = "".join(bit.name or "" for bit in (Entry.A, Entry.D) if (found ^ left) & bit)
+        return f"{' and '.join(bits)} set by the processor's own walk"
+    return "changed by no store: by the delivery of an event, or by a store from the page before"
+
+
+def _by_text(store: Store, names: _CodeNames) -> str:
+    name = names.name(store.rip)
+    code = f"{name} ({store.rip:#x})" if name else f"{store.rip:#x}"
+    times = f", {store.times:,} stores in a row" if store.times > 1 else ""
+    return f"by {code}{times}, CPL {store.cpl}, CR3 {store.cr3:#x}"
+
+
+def _moment_text(moment: Moment) -> str:
+    calls = f", {count_text(moment.system_calls, 'system call')}" if moment.system_calls else ""
+    shown = f"behind line {moment.lines:,}: {moment.line}" if moment.lines else "before line 1"
+    return f"{moment.seconds:.6f} s{calls}, {shown}"
+
+
+def blame_record(
+    options: argparse.Namespace, image: GuestImage, blamed: Sequence[Blamed]
+) -> list[dict[str, Any]]:
+    """Return what was written, entry by entry, as JSON has it: a record for each target.
+
+    Of an entry `stores` are the last ones; `count` is the number of all of them.
+    """
+    names = _CodeNames(options, image)
+    return [
+        {
+            "target": str(each.target),
+            "cr3": hex(each.context.cr3),
+            "more_mappings": each.more,
+            "walks": [
+                {
+                    "va": hex(path.va),
+                    "entries": [_entry_record(each, step, names) for step in path.steps],
+                }
+                for path in each.walks
+            ],
+        }
+        for each in blamed
+    ]
+
+
+def _entry_record(blamed: Blamed, step: Step, names: _CodeNames) -> dict[str, Any]:
+    written = blamed.written.get(step.pa)
+    record = {
+        "level": step.level,
+        "name": entry_name(blamed.context, step),
+        "pa": hex(step.pa),
+        "entry": hex(step.entry),
+        "kind": step.kind.value,
+    }
+    if written is None:  # Outside RAM.
+        return record
+    return record | {
+        "loader": hex(written.first),
+        "last": hex(written.last),
+        "count": written.count,
+        "stores": [
+            {
+                "before": hex(store.before),
+                "after": hex(store.after),
+                "rip": hex(store.rip),
+                "symbol": names.name(store.rip),
+                "cpl": store.cpl,
+                "cr3": hex(store.cr3),
+                "times": store.times,
+                **asdict(store.moment),
+            }
+            for store in written.stores
+        ],
+    }

@@ -1,0 +1,181 @@
+"""Who wrote words of memory in a boot: each store to them, with its instruction and its moment.
+
+The emulator calls back before a store, with its physical address. A page whose stores are to be
+seen has to be watched whole: after a store that isn't watched, the emulator makes all others to
+that page by itself. What the processor does is no store: A and D, the frame of an event that is
+delivered; nor is the second half of one that crosses into another page seen. So before each store
+the word is compared with what it was left as.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import unicorn
+from unicorn import x86_const as x86
+
+from crosswalk.emu.load.failure import console_lines
+from crosswalk.emu.pc.pc import Machine
+
+__all__ = ["KEPT", "Moment", "Store", "StoreLog", "WatchedWord", "Written"]
+
+KEPT = 16
+"""How many stores to a word are kept, the last ones, those of one instruction in a row as one."""
+
+_PAGE = 0x1000
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When something happened in a boot.
+
+    `seconds` are those of the guest's clock since the entry; `events` counts exceptions and
+    interrupts delivered, `system_calls` what it says; `lines` is the number of whole lines that the
+    console had shown, of which `line` was the last one, fit for a terminal, or "" for none.
+    """
+
+    seconds: float
+    events: int
+    system_calls: int
+    lines: int
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store to a word: what the word was before and after it, and the instruction that made it.
+
+    `before` differs from what the store before this one had left where something else than a store
+    has changed the word in between. `times` counts the stores of one instruction in a row, as of a
+    loop that clears memory byte by byte: `before` is before the first of them, `after` behind the
+    last.
+    """
+
+    before: int
+    after: int
+    rip: int
+    cpl: int
+    cr3: int
+    moment: Moment
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedWord:
+    """A word of memory: its physical address, a multiple of its `size` of 4 or 8 bytes."""
+
+    pa: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written to a word: `first` is what the loader left there, `last` what it is now.
+
+    `count` is the number of stores; `stores` are the last of them, in order, `KEPT` at most.
+    """
+
+    word: WatchedWord
+    first: int
+    last: int
+    count: int
+    stores: tuple[Store, ...]
+
+
+class StoreLog:
+    """The stores to words of a machine's memory from now on, by whatever instruction and address.
+
+    Made before the machine's first run. Other stores to pages of these words make it slower.
+    """
+
+    def __init__(self, machine: Machine, words: Iterable[WatchedWord]) -> None:
+        self._machine = machine
+        self._words = tuple(dict.fromkeys(words))
+        self._first = {word: self._read(word) for word in self._words}
+        self._counts = dict.fromkeys(self._words, 0)
+        self._stores: dict[WatchedWord, deque[Store]] = {
+            word: deque(maxlen=KEPT) for word in self._words
+        }
+        by_page: dict[int, list[WatchedWord]] = {}
+        for word in self._words:
+            by_page.setdefault(word.pa & -_PAGE, []).append(word)
+        for page, held in by_page.items():
+            machine.engine.hook_add(
+                unicorn.UC_HOOK_MEM_WRITE,
+                self._on_store,
+                tuple(held),
+                begin=page,
+                end=page + _PAGE - 1,
+            )
+
+    def written(self) -> list[Written]:
+        """Return what was written to each word so far, in the order in which they were given."""
+        return [
+            Written(
+                word=word,
+                first=self._first[word],
+                last=self._read(word),
+                count=self._counts[word],
+                stores=tuple(self._stores[word]),
+            )
+            for word in self._words
+        ]
+
+    def _read(self, word: WatchedWord) -> int:
+        return int.from_bytes(self._machine.ram.read(word.pa, word.size), "little")
+
+    def _on_store(
+        self,
+        _uc: unicorn.Uc,
+        _kind: int,
+        pa: int,
+        size: int,
+        value: int,
+        words: Sequence[WatchedWord],
+    ) -> None:
+        for word in words:
+            if pa < word.pa + word.size and word.pa < pa + size:
+                self._note(word, pa, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+
+    def _note(self, word: WatchedWord, pa: int, stored: bytes) -> None:
+        before = self._machine.ram.read(word.pa, word.size)
+        after = bytearray(before)
+        for at, byte in enumerate(stored):
+            if 0 <= pa + at - word.pa < word.size:
+                after[pa + at - word.pa] = byte
+        cpu = self._machine.cpu
+        cpu.load()
+        store = Store(
+            before=int.from_bytes(before, "little"),
+            after=int.from_bytes(after, "little"),
+            rip=cpu.rip,
+            cpl=cpu.cpl,
+            cr3=int(self._machine.engine.reg_read(x86.UC_X86_REG_CR3)),
+            moment=self._moment(),
+        )
+        self._counts[word] += 1
+        stores = self._stores[word]
+        if stores and _in_a_row(stores[-1], store):
+            last = stores.pop()
+            store = replace(last, after=store.after, times=last.times + 1)
+        stores.append(store)
+
+    def _moment(self) -> Moment:
+        machine = self._machine
+        shown = machine.console.rpartition(b"\n")[0]
+        begin = shown.rfind(b"\n") + 1
+        return Moment(
+            seconds=machine.time,
+            events=sum(machine.counts.values()),
+            system_calls=machine.system_calls,
+            lines=machine.console.count(b"\n"),
+            line="".join(console_lines(shown[begin:])),
+        )
+
+
+def _in_a_row(last: Store, store: Store) -> bool:
+    """Return whether a store is one more of the last one's, with nothing in between."""
+    return (last.rip, last.cpl, last.cr3, last.moment, last.after) == (
+        *(store.rip, store.cpl, store.cr3, store.moment),
+        store.before,
+    )

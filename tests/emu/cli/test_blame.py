@@ -1,0 +1,106 @@
+"""`--blame`: a planted bug's instruction is named, entry by entry."""
+
+import pytest
+
+from tests.emu.cli.running import refused
+from tests.emu.load.linux.kernels import BASE, TABLES, talking, vmlinux
+
+CULPRIT = BASE + 0x100
+LEAF = TABLES + 0x2000 + 11 * 8
+VA = 11 << 21
+# A function away from the rest makes a page writable that was read-only until then.
+BUG = f"""
+    jmp begin
+    .balign 256
+set_writable:
+    or dword ptr [{LEAF}], 2
+    ret
+    .balign 256
+begin:
+    mov dword ptr [{LEAF}], {VA | 0x81}
+    mov cr3, rbx
+    call set_writable
+    mov cr3, rbx
+"""
+
+
+@pytest.fixture
+def buggy(tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux(f"{BUG}{talking('')}"))
+    symbols = tmp_path / "System.map"
+    symbols.write_text(
+        f"{BASE:016x} T _text\n{CULPRIT:016x} T set_writable\n{BASE + 0x200:x} T begin\n"
+    )
+    return ("--kernel", path, "--system-map", symbols, "--ram", "32", "--until", "console:\n")
+
+
+def test_the_function_that_planted_a_bug_is_named(run, buggy):
+    ran = run("run", *buggy, "--blame", hex(VA))
+    assert 0 == ran.status
+    lines = ran.out.splitlines()
+    begin = lines.index(f"blame {VA:#x}, by CR3 {TABLES:#x}:")
+    leaf = next(at for at, line in enumerate(lines) if f"PDE[11] {LEAF:#x}" in line)
+    assert begin < leaf
+    assert lines[leaf].endswith("0000000001600083, leaf, 3 stores")
+    filled, closed, opened = lines[leaf + 1 : leaf + 4]
+    assert f"{VA | 0x83:016x} by _text+" in filled
+    assert f"{VA | 0x81:016x} by begin (" in closed
+    assert f"{VA | 0x83:016x} by set_writable ({CULPRIT:#x}), CPL 0, CR3 {TABLES:#x}; " in opened
+    assert "verdict: agreement" in ran.out
+
+
+def test_json_has_each_store(run, buggy):
+    ran = run("run", *buggy, "--blame", hex(VA), "--json")
+    (target,) = ran.records[0]["blame"]
+    assert (hex(VA), hex(TABLES), 0) == (target["target"], target["cr3"], target["more_mappings"])
+    (walk,) = target["walks"]
+    assert ["PML4E[0]", "PDPTE[0]", "PDE[11]"] == [each["name"] for each in walk["entries"]]
+    leaf = walk["entries"][-1]
+    assert (3, "0x0", hex(VA | 0x83), hex(LEAF), "leaf") == tuple(
+        leaf[key] for key in ("count", "loader", "last", "pa", "kind")
+    )
+    assert [("_text+0x21", 1), ("begin", 1), ("set_writable", 1)] == [
+        (each["symbol"], each["times"]) for each in leaf["stores"]
+    ]
+    assert [hex(VA | 0x81), hex(VA | 0x83)] == [each["after"] for each in leaf["stores"][1:]]
+
+
+def test_each_mapping_of_a_frame_is_walked(run, buggy):
+    ran = run("run", *buggy, "--blame", f"pa:{VA + 0x5123:#x}")
+    assert f"blame pa:{VA + 0x5123:#x}, by CR3" in ran.out
+    assert f"  mapped at {VA + 0x5000:#x}:" in ran.out
+    assert "by set_writable" in ran.out
+
+
+def test_entries_of_two_walks_are_told_once(run, buggy):
+    ran = run("run", *buggy, "--blame", hex(VA), hex(VA + 0x1000), "0xffff800000000000")
+    assert 1 == ran.out.count("by set_writable")
+    assert 1 == ran.out.count(f"PDE[11] {LEAF:#x}: 0000000001600083, leaf, 3 stores, as above")
+    assert "not present, 0 stores\n    zero from the start, never written" in ran.out
+
+
+def test_an_address_that_is_not_canonical_has_no_entries(run, buggy):
+    ran = run("run", *buggy, "--blame", "0x8000000000000000")
+    assert "not canonical: no entries" in ran.out
+
+
+def test_a_frame_that_nothing_maps_is_said_to_be_so(run, buggy):
+    ran = run("run", *buggy, "--blame", "pa:0x40000000")
+    assert "nothing maps this frame" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--blame", "x"), "'x' is not a number"),
+        (("--blame", "pa:"), "an address, or pa: and one"),
+        (("--blame", "pa:-1"), "-1 is negative"),
+    ],
+)
+def test_what_is_no_address_is_refused(run, buggy, arguments, message):
+    assert message in refused(run("run", *buggy, *arguments))
+
+
+def test_blame_is_for_a_guest_that_is_booted(run):
+    assert "--blame" in refused(run("run", "--blame", "0x1000"))
