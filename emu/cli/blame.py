@@ -32,7 +32,7 @@ from crosswalk.walker.memory import FRAME, PhysicalMemory, Segments
 from crosswalk.walker.symbols.spans import Spans
 from crosswalk.walker.translate import Step, Walk, walk
 
-__all__ = ["Blamed", "Rerun", "blame", "blame_lines", "blame_record"]
+__all__ = ["Rerun", "report_blame"]
 
 _MAPPINGS = 8
 """How many mappings of a frame are walked."""
@@ -49,7 +49,7 @@ class Rerun:
 
 
 @dataclass(frozen=True, slots=True)
-class Blamed:
+class _Blamed:
     """The walks of a target, and what was written to their entries, by physical address.
 
     `more` are the mappings of a frame beyond those walked.
@@ -62,14 +62,30 @@ class Blamed:
     written: dict[int, Written]
 
 
-def blame(targets: Sequence[BlameTarget], ram: Ram, reached: Reached, rerun: Rerun) -> list[Blamed]:
-    """Return what was written to the entries of each target's walks, up to the last point.
+def report_blame(
+    options: argparse.Namespace, image: GuestImage, ram: Ram, reached: Reached, rerun: Rerun
+) -> list[dict[str, Any]]:
+    """Tell who wrote the entries that lead to the targets of --blame; return it as JSON has it.
 
-    `ram` is the memory there, which another run of the same has to come to.
+    `ram` is the memory at the last point, which another run of the same has to come to. Nothing is
+    run, and nothing told, where there are no targets.
 
     Raises `BadInput` where paging is off at the point, or an address has more bits than it has
     linear addresses; `CrosswalkError` where the other run goes otherwise.
     """
+    if not options.blame:
+        return []
+    blamed = _blame(options.blame, ram, reached, rerun)
+    names = _CodeNames(options, image)
+    for line in _lines(blamed, names):
+        (remark if options.json else print)(line)
+    return _records(blamed, names)
+
+
+def _blame(
+    targets: Sequence[BlameTarget], ram: Ram, reached: Reached, rerun: Rerun
+) -> list[_Blamed]:
+    """Return what was written to the entries of each target's walks, up to the last point."""
     memory, context = Segments([(ram.start, ram.bytes)]), reached.context
     walks = [_walks(memory, context, target) for target in targets]
     words = {
@@ -90,7 +106,7 @@ def blame(targets: Sequence[BlameTarget], ram: Ram, reached: Reached, rerun: Rer
         )
     by_address = {each.word.pa: each for each in written}
     return [
-        Blamed(target, context, found, more, by_address)
+        _Blamed(target, context, found, more, by_address)
         for target, (found, more) in zip(targets, walks, strict=True)
     ]
 
@@ -144,11 +160,8 @@ class _CodeNames:
         return None
 
 
-def blame_lines(
-    options: argparse.Namespace, image: GuestImage, blamed: Sequence[Blamed]
-) -> Iterator[str]:
+def _lines(blamed: Sequence[_Blamed], names: _CodeNames) -> Iterator[str]:
     """Yield what was written, entry by entry, for people."""
-    names = _CodeNames(options, image)
     told: set[int] = set()
     for each in blamed:
         yield f"blame {each.target}, by CR3 {each.context.cr3:#x}:"
@@ -166,7 +179,7 @@ def blame_lines(
             yield f"  … and {each.more:,} more mappings of this frame"
 
 
-def _entry_lines(blamed: Blamed, step: Step, names: _CodeNames, *, again: bool) -> Iterator[str]:
+def _entry_lines(blamed: _Blamed, step: Step, names: _CodeNames, *, again: bool) -> Iterator[str]:
     """Yield what was written to an entry; its stores not `again`."""
     written = blamed.written.get(step.pa)
     title = f"  {entry_name(blamed.context, step)} {step.pa:#x}:"
@@ -221,14 +234,11 @@ def _moment_text(moment: Moment) -> str:
     return f"{moment.seconds:.6f} s{calls}, {shown}"
 
 
-def blame_record(
-    options: argparse.Namespace, image: GuestImage, blamed: Sequence[Blamed]
-) -> list[dict[str, Any]]:
+def _records(blamed: Sequence[_Blamed], names: _CodeNames) -> list[dict[str, Any]]:
     """Return what was written, entry by entry, as JSON has it: a record for each target.
 
     Of an entry `stores` are the last ones; `count` is the number of all of them.
     """
-    names = _CodeNames(options, image)
     return [
         {
             "target": str(each.target),
@@ -246,7 +256,7 @@ def blame_record(
     ]
 
 
-def _entry_record(blamed: Blamed, step: Step, names: _CodeNames) -> dict[str, Any]:
+def _entry_record(blamed: _Blamed, step: Step, names: _CodeNames) -> dict[str, Any]:
     written = blamed.written.get(step.pa)
     record = {
         "level": step.level,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crosswalk.emu.check import Verdict
-from crosswalk.emu.cli.blame import Blamed, Rerun, blame, blame_lines, blame_record
+from crosswalk.emu.cli.blame import Rerun, report_blame
 from crosswalk.emu.cli.boot_points import parsed_points
 from crosswalk.emu.cli.check import (
     explain_known,
@@ -131,13 +131,9 @@ def run(options: argparse.Namespace) -> int:
         raise
     if options.save is not None:
         _save(options.save, ram, booted.points[-1].reached)
-    blamed: list[Blamed] = []
-    if options.blame:
-        rerun = Rerun(booting, points, until, options.timeout)
-        blamed = blame(options.blame, ram, booted.points[-1].reached, rerun)
-        for line in blame_lines(options, guest.image, blamed):
-            (remark if options.json else print)(line)
-    return _report(options, booted, blame_record(options, guest.image, blamed))
+    rerun = Rerun(booting, points, until, options.timeout)
+    blamed = report_blame(options, guest.image, ram, booted.points[-1].reached, rerun)
+    return _report(options, booted, blamed)
 
 
 @dataclass(frozen=True, slots=True)
