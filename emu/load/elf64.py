@@ -35,8 +35,7 @@ class Elf64Guest:
 
         Segments are loaded at their physical addresses, and mapped at their linear ones.
         """
-        around = prepare_memory(ram)
-        around.placement.put_image(self.image)
+        around = prepare_memory(ram, self.image)
         info = add_start_info(around, self.handed, self.image)
         stack = add_stack(around)
         spans = [(each.va, each.pa, each.size) for each in self.elf.segments if each.va != each.pa]

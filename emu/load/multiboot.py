@@ -71,9 +71,8 @@ class MultibootGuest:
 
     def place(self, ram: Ram) -> None:
         """Write it to RAM, with its modules and the boot information; `BadInput` as `Placement`."""
-        around = prepare_memory(ram)
+        around = prepare_memory(ram, self.image)
         placement = around.placement
-        placement.put_image(self.image)
         at = placement.allocate(_INFORMATION_SIZE, "the boot information")
         placement.fill(at, self._information(around))
         placement.write(ram)

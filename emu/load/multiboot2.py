@@ -64,9 +64,8 @@ class Multiboot2Guest:
 
     def place(self, ram: Ram) -> None:
         """Write it to RAM, with its modules and the boot information; `BadInput` as `Placement`."""
-        around = prepare_memory(ram)
+        around = prepare_memory(ram, self.image)
         placement = around.placement
-        placement.put_image(self.image)
         content = b"".join(_information_tag(*each) for each in self._information(around))
         head = struct.pack("<II", 8 + len(content), 0)
         at = placement.add(head + content, "the boot information", align=_ALIGN)

@@ -32,8 +32,7 @@ class PvhGuest:
 
     def place(self, ram: Ram) -> None:
         """Write it to RAM, with its modules and the start info; `BadInput` as `Placement`."""
-        around = prepare_memory(ram)
-        around.placement.put_image(self.image)
+        around = prepare_memory(ram, self.image)
         at = add_start_info(around, self.handed, self.image)
         around.placement.write(ram)
         self._entry = Entry(self.image.entry, around, {"rbx": at})

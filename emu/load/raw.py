@@ -44,8 +44,7 @@ class RawGuest:
 
     def place(self, ram: Ram) -> None:
         """Write it to RAM, with what its mode needs; `BadInput` as `Placement`."""
-        around = prepare_memory(ram)
-        around.placement.put_image(self.image)
+        around = prepare_memory(ram, self.image)
         if self.bits == 16:
             registers = {"rdx": _BOOT_DRIVE, "rsp": add_real_mode(around)}
             self._entry = Entry(self.image.entry, around, registers)

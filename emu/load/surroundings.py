@@ -4,6 +4,7 @@ import struct
 from dataclasses import dataclass
 
 from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.image import GuestImage
 from crosswalk.emu.load.placing import Placement
 from crosswalk.emu.pc.firmware import RSDP, memory_ranges, write_firmware
 from crosswalk.walker.architecture import PAGE_BYTES
@@ -42,8 +43,11 @@ class Surroundings:
     gdt_limit: int = 8 * len(_DESCRIPTORS) - 1
 
 
-def prepare_memory(ram: Ram) -> Surroundings:
-    """Write the firmware's tables to RAM, and return the surroundings of a guest in it."""
+def prepare_memory(ram: Ram, image: GuestImage) -> Surroundings:
+    """Write the firmware's tables to RAM, place a guest, and return its surroundings.
+
+    Raises `BadInput` as `Placement.put`.
+    """
     write_firmware(ram)
     ranges = tuple(memory_ranges(ram.size))
     # The first frame has the vectors and the data of the firmware.
@@ -53,5 +57,6 @@ def prepare_memory(ram: Ram) -> Surroundings:
         if usable
     ]
     placement = Placement(usable)
+    placement.put_image(image)
     gdt = placement.add(struct.pack(f"<{len(_DESCRIPTORS)}Q", *_DESCRIPTORS), "descriptors")
     return Surroundings(placement, ranges, gdt, rsdp=ram.read(RSDP, _RSDP_BYTES))
