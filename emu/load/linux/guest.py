@@ -6,6 +6,7 @@ from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.image import Format
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.load.linux.loader import enter_kernel, enter_kernel_32, place_kernel
+from crosswalk.emu.pc.firmware import write_firmware
 from crosswalk.emu.pc.pc import Machine
 
 __all__ = ["ARGUMENTS", "LinuxGuest"]
@@ -21,6 +22,7 @@ ARGUMENTS = (
 class LinuxGuest:
     """A kernel, its initial RAM disk, and arguments behind `ARGUMENTS`; a `Guest`.
 
+    A `bare` image gets its arguments alone, and finds the firmware's tables in memory.
     `levels` is 4 or 5, the paging of a 64-bit kernel's entry.
     """
 
@@ -41,7 +43,12 @@ class LinuxGuest:
 
     def place(self, ram: Ram) -> None:
         """Write them to RAM, with the zero page; errors as in `place_kernel`."""
-        place_kernel(ram, self.kernel, f"{ARGUMENTS} {self.arguments}".strip(), self.initrd)
+        arguments = f"{ARGUMENTS} {self.arguments}".strip()
+        if self.kernel.bare:
+            # No Linux, which would take these arguments, and be told to do without tables.
+            arguments = self.arguments
+            write_firmware(ram)
+        place_kernel(ram, self.kernel, arguments, self.initrd)
 
     def enter(self, machine: Machine) -> None:
         """Bring the CPU to the kernel's 64-bit or 32-bit entry."""
