@@ -43,11 +43,12 @@ def is_among(path: Path, inputs: Iterable[Path]) -> bool:
 def named_inputs(values: Iterable[str | Path]) -> list[Path]:
     """Return the files and folders that values name.
 
-    Alone, after an @, or as log:FILE or python:FILE:NAME.
+    Alone, after an @, before a comma, or as log:FILE or python:FILE:NAME.
     """
     given = [str(value).removeprefix("@") for value in values]
     behind = [text.partition(":")[2] for text in given]
-    texts = [*given, *behind, *(text.rpartition(":")[0] for text in behind)]
+    before = [text.partition(",")[0] for text in given]
+    texts = [*given, *before, *behind, *(text.rpartition(":")[0] for text in behind)]
     # Unlike Path.exists, this takes any text.
     return [Path(text) for text in texts if text and os.path.exists(text)]  # noqa: PTH110
 

@@ -93,6 +93,8 @@ def run(options: argparse.Namespace) -> int:
     if options.kernel is None and options.guest is None:
         return run_guest(options)
     sentences = chosen_sentences(options)
+    if (options.model, options.paging) == ("epyc", "5level"):
+        raise BadInput("--model epyc has no 5-level paging")
     guest = chosen_guest(options)
     points, until = parsed_points(options, guest.image)
     _require_points(sentences, points)

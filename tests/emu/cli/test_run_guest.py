@@ -1,0 +1,274 @@
+"""`run --guest`: kernels that aren't Linux."""
+
+import numpy as np
+import pytest
+
+from crosswalk.emu.cli import check_pieces as pieces
+from crosswalk.emu.cli.guest_options import MODELS
+from crosswalk.emu.cpu import engine
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.formats import load_case
+from tests.emu.check.planting import without_code
+from tests.emu.cli.running import refused
+from tests.emu.load.elf_files import BASE, Part, code, elf_file
+from tests.emu.load.small_guests import multiboot_header, with_header
+
+TABLES = 0x10_0000
+
+# Two large pages in PAE paging, or one of 4 MiB in 32-bit paging: each mapped to itself.
+PAE = f"""
+    mov edi, {TABLES}
+    mov dword ptr [edi], {TABLES + 0x1001}
+    mov dword ptr [edi + 0x1000], 0x83
+    mov dword ptr [edi + 0x1008], 0x200083
+    mov eax, 0x20
+    mov cr4, eax
+"""
+LEGACY = f"""
+    mov edi, {TABLES}
+    mov dword ptr [edi], 0x83
+    mov eax, 0x10
+    mov cr4, eax
+"""
+PAGING = """
+    mov cr3, edi
+    mov eax, cr0
+    or eax, 0x80000000
+    mov cr0, eax
+"""
+EXIT = """
+    mov eax, {code}
+    out 0xf4, eax
+    cli
+    hlt
+"""
+
+
+def exiting(number=0, before=""):
+    return with_header(multiboot_header(), before + EXIT.format(code=number))
+
+
+@pytest.fixture
+def guest(tmp_path):
+    def write(data, name="tiny.elf"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+PORT = ("--exit-port", "0xf4", "--ram", "16")
+
+
+@pytest.mark.parametrize(
+    ("tables", "mode", "levels"), [(PAE, "PAE", 3), (LEGACY, "32-bit", 2)], ids=["PAE", "32-bit"]
+)
+def test_a_guest_is_checked_where_it_exits(run, guest, tables, mode, levels):
+    path = guest(exiting(0, tables + PAGING))
+    ran = run("run", "--guest", path, *PORT)
+    assert 0 == ran.status
+    assert f"{path}: multiboot, entry 0x200010, 16 MiB\n" in ran.err
+    assert f"at exit: {mode} paging, CR3 {TABLES:#x}" in ran.err
+    assert "the guest exited with 0\nverdict: agreement\n" in ran.out
+    document = run("run", "--guest", path, *PORT, "--json").document
+    assert (0, "exit", levels) == (
+        document["guest_exit"],
+        document["points"][0]["point"],
+        document["points"][0]["levels"],
+    )
+    assert document["probes"] == document["agreements"] > 20
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_guest_that_fails_makes_the_command_fail(run, guest, number):
+    path = guest(exiting(number, PAE + PAGING))
+    ran = run("run", "--guest", path, *PORT)
+    assert 1 == ran.status
+    assert f"verdict: agreement; the guest exited with {number}\n" in ran.out
+    assert number == run("run", "--guest", path, *PORT, "--json").document["guest_exit"]
+
+
+def test_a_point_without_paging_is_nothing_to_check(run, guest):
+    ran = run("run", "--guest", guest(exiting()), *PORT)
+    assert 2 == ran.status
+    assert "verdict: nothing to check: paging is off: CR0 = 0x11 lacks PG or PE\n" in ran.out
+    ran = run("run", "--guest", guest(exiting()), *PORT, "--json")
+    (point,) = ran.document["points"]
+    assert (2, None, 0) == (ran.status, point["levels"], ran.document["probes"])
+    assert point["unread"].startswith("paging is off")
+
+
+def test_a_guest_that_fails_without_paging_fails(run, guest):
+    ran = run("run", "--guest", guest(exiting(5)), *PORT)
+    assert 1 == ran.status
+    assert "; the guest exited with 5\n" in ran.out
+
+
+def test_a_point_without_paging_among_others_leaves_the_verdict_open(run, guest):
+    path = guest(exiting(0, PAE + PAGING))
+    ran = run("run", "--guest", path, *PORT, "--check-at", "instructions:2", "--json")
+    assert 2 == ran.status
+    assert [None, 3] == [each["levels"] for each in ran.document["points"]]
+    assert ran.document["agreements"] > 20
+
+
+def test_a_divergence_at_the_guests_exit_is_status_1(run, guest, tmp_path, monkeypatch):
+    def predict(memory, context, accesses):
+        outcomes = translate_many(memory, context, accesses)
+        outcomes.error_code[:] = without_code(2)(outcomes, accesses)["error_code"]
+        return outcomes
+
+    monkeypatch.setattr(pieces, "translate_many", predict)
+    path = guest(exiting(0, PAE + PAGING))
+    ran = run("run", "--guest", path, *PORT, "--cases", tmp_path / "cases")
+    assert 1 == ran.status
+    assert "verdict: FAILED" in ran.out
+    case = load_case(tmp_path / "cases" / "exit" / "divergence-0000.json")
+    assert case.probes[0].predicted.error_code | 2 == case.probes[0].observed.error_code
+
+
+def test_expectations_have_the_names_of_the_guests_file(run, guest):
+    source = PAE + PAGING + EXIT.format(code=0)
+    data = with_header(multiboot_header(), source, symbols={"start": BASE})
+    path = guest(data)
+    good = run("run", "--guest", path, *PORT, "--expect", ".part0 is rwx")
+    assert 0 == good.status, good.out + good.err
+    bad = run("run", "--guest", path, *PORT, "--expect", "no wx in .part0")
+    assert 1 == bad.status
+    assert "no wx in .part0" in bad.out
+
+
+def test_points_have_the_symbols_of_the_guests_file(run, guest):
+    source = "mov cr3, eax\nnop\n" + EXIT.format(code=0)
+    data = with_header(multiboot_header(), source, symbols={"here": BASE + 0x13})
+    path = guest(data)
+    ran = run("run", "--guest", path, *PORT, "--check-at", "symbol:here", "cr3:1", "--json")
+    assert ["cr3:1", "symbol:here", "exit"] == [each["point"] for each in ran.document["points"]]
+
+
+@pytest.mark.parametrize("name", ["core", "case.json"])
+def test_what_was_saved_is_checked_with_the_same_result(run, guest, tmp_path, name):
+    saved = tmp_path / name
+    path = guest(exiting(0, PAE + PAGING))
+    ran = run("run", "--guest", path, *PORT, "--save", saved, "--json")
+    again = run("check", saved, "--json").document
+    assert ran.document["probes"] == again["probes"] == again["agreements"]
+
+
+def test_a_guest_that_never_exits_is_said_to_have_ended_otherwise(run, guest):
+    data = with_header(multiboot_header(), "mov dx, 0x1234\nin al, dx\ncli\nhlt")
+    ran = run("run", "--guest", guest(data), *PORT)
+    assert "the guest didn't reach exit: halted for good" in refused(ran)
+    assert "port 0x1234, 1 byte, read once" in ran.err
+
+
+def test_what_nobody_answered_is_in_the_document_and_said_of_a_guest_that_failed(run, guest):
+    data = exiting(1, PAE + PAGING + "mov dx, 0x1234\nin al, dx\n")
+    ran = run("run", "--guest", guest(data), *PORT, "--json")
+    (asked,) = ran.document["unanswered"]
+    assert ("port", "0x1234", "read", 1) == tuple(
+        asked[name] for name in ("target", "address", "access", "count")
+    )
+    assert "port 0x1234, 1 byte, read once" in ran.err
+
+
+def test_modules_and_arguments_reach_the_guest(run, guest, tmp_path):
+    # The first byte of the first module's content, and of its text's last word.
+    source = """
+        mov esi, [ebx + 24]
+        mov eax, [esi]
+        mov al, [eax]
+        mov dx, 0x3f8
+        out dx, al
+        mov eax, [esi + 8]
+        mov al, [eax + 4]
+        out dx, al
+        mov eax, [ebx + 16]
+        mov al, [eax + 9]
+        out dx, al
+        cli
+        hlt
+    """
+    path = guest(with_header(multiboot_header(), source))
+    module = guest(b"X...", "mod")
+    ran = run(
+        *("run", "--guest", path, "--ram", "16", "--module", f"{module},Yes"),
+        *("--append", "Zero", "--until", "console:XYZ"),
+    )
+    assert 2 == ran.status
+    assert "console:XYZ: " in ran.out
+
+
+def test_raw_code_is_run_in_real_mode(run, guest):
+    data = code("mov dx, 0x3f8\nmov al, 0x2e\nout dx, al\ncli\nhlt", bits=16, address=0x7C00)
+    ran = run(
+        *("run", "--guest", guest(data), "--as", "raw@0x7c00:16", "--ram", "16"),
+        *("--until", "console:."),
+    )
+    assert "nothing to check: paging is off" in ran.out
+
+
+def test_a_bare_elf_file_is_entered_with_the_paging_that_is_asked_for(run, guest):
+    data = elf_file([Part(BASE, code(EXIT.format(code=0), bits=64))], bits=64)
+    path = guest(data)
+    document = run("run", "--guest", path, *PORT, "--paging", "5level", "--json").document
+    assert [5] == [each["levels"] for each in document["points"]]
+    assert document["probes"] == document["agreements"] > 0
+
+
+def test_a_model_without_5_levels_says_so(run, guest):
+    data = elf_file([Part(BASE, code(EXIT.format(code=0), bits=64))], bits=64)
+    ran = run("run", "--guest", guest(data), *PORT, "--paging", "5level", "--model", "epyc")
+    assert "--model epyc has no 5-level paging" in refused(ran)
+
+
+def test_the_options_models_are_those_of_the_engine():
+    assert set(MODELS) == set(engine.MODELS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--as", "elf64"), "--as needs --guest"),
+        (("--module", "x"), "--module needs --guest"),
+        (("--exit-port", "0xf4"), "--exit-port needs --kernel or --guest"),
+        (("--model", "epyc"), "--model needs --kernel or --guest"),
+        (("--guest", "/nowhere"), "/nowhere: no such file or directory"),
+        (("--guest", __file__), "test_run_guest.py: no guest of a known format; looked for: "),
+        (("--guest", "TINY", "--kernel", "TINY"), "--guest and --kernel name one guest each"),
+        (("--guest", "TINY", "--as", "x"), "--as: 'x' is no format of a guest (linux64, "),
+        (("--guest", "TINY", "--as", "pvh"), "tiny.elf: no note XEN_ELFNOTE_PHYS32_ENTRY"),
+        (("--guest", "TINY", "--module", "/nowhere,x"), "/nowhere: no such file or directory"),
+        (("--guest", "TINY", "--initrd", "TINY"), "takes modules and no initial RAM disk"),
+        (("--guest", "TINY", "--until", "exit"), "the point exit needs --exit-port"),
+        (("--guest", "TINY", "--until", "symbol:x"), "has no symbols: --system-map"),
+        (("--guest", "TINY", "--exit-port", "0x10000"), "0x10000 is more than 65,535"),
+        (("--guest", "TINY", "--tick-every", "0"), "0 is less than 1"),
+        (("--guest", "TINY", "--model", "386"), "invalid choice: '386'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(run, guest, arguments, message):
+    path = guest(exiting())
+    ran = run("run", *(path if each == "TINY" else each for each in arguments))
+    assert message in refused(ran)
+
+
+def test_a_module_is_not_overwritten(run, guest):
+    module = guest(b"module", "mod.json")
+    ran = run("run", "--guest", guest(exiting()), "--module", f"{module},x", "--save", module)
+    assert "is read, and --save would overwrite it" in refused(ran)
+    assert b"module" == module.read_bytes()
+
+
+def test_a_module_whose_name_has_a_comma_is_found(run, guest):
+    module = guest(b"module", "a,b")
+    ran = run("run", "--guest", guest(exiting(0, PAE + PAGING)), *PORT, "--module", module)
+    assert 0 == ran.status
+
+
+def test_two_runs_save_the_same_bytes(run, guest, tmp_path):
+    path, cores = guest(exiting(0, PAE + PAGING)), [tmp_path / "one", tmp_path / "two"]
+    for core in cores:
+        assert 0 == run("run", "--guest", path, *PORT, "--save", core).status
+    assert np.array_equal(*(np.fromfile(core, np.uint8) for core in cores))
