@@ -129,6 +129,15 @@ class Board:
         if after is not None:
             after()
 
+    @property
+    def nmi(self) -> bool:
+        """Whether an NMI waits for the CPU."""
+        return self._lapic.nmi
+
+    def acknowledge_nmi(self) -> None:
+        """Note that the CPU takes the NMI that waits."""
+        self._lapic.nmi = False
+
     def acknowledge(self) -> int:
         """Put the interrupt that waits into service, and return its vector."""
         served = self._pics if self._lapic.pending is None else self._lapic
@@ -139,7 +148,7 @@ class Board:
     def wait(self) -> bool:
         """Let time pass until an interrupt is requested; return whether one comes."""
         for _ in range(_MOST_EVENTS):
-            if self.requested:
+            if self.requested or self.nmi:
                 return True
             event = self._next_wake()
             if event is None:

@@ -2,8 +2,8 @@
 
 Source: Intel SDM vol. 3A, "Local APIC", "Local Vector Table", "APIC Timer", "Handling Interrupts",
 "Interrupt Command Register (ICR)", "Spurious Interrupt". One processor, in xAPIC mode: no x2APIC,
-no deadline of the time-stamp counter. NMI, SMI, INIT and start-up messages do nothing; CR8 isn't
-the task priority here.
+no deadline of the time-stamp counter. SMI, INIT and start-up messages do nothing; CR8 isn't the
+task priority here.
 """
 
 from collections.abc import Callable
@@ -55,10 +55,12 @@ class LocalApic:
     """The registers of one page, 32 bits each on 16 bytes.
 
     It is as a PC's firmware leaves it: enabled, with the 8259s' interrupts passed through LINT0.
-    `ended` is called with the vector of a level-triggered interrupt whose handler has ended.
+    `ended` is called with the vector of a level-triggered interrupt whose handler has ended. `nmi`
+    says whether an NMI waits for the CPU; who delivers it clears it.
     """
 
     def __init__(self, clock: Clock, ended: Callable[[int], None]) -> None:
+        self.nmi = False
         self._clock = clock
         self._ended = ended
         self._registers = dict.fromkeys(_VECTORS, _MASKED) | {
@@ -248,7 +250,10 @@ class LocalApic:
             own = self.accepts(target, logical=bool(command & _LOGICAL))
         else:
             own = shorthand in (_SELF, _ALL)
-        if not own or command >> 8 & 7 not in (_FIXED, _LOWEST):
+        kind = command >> 8 & 7
+        if own and kind == _NMI:
+            self.nmi = True
+        if not own or kind not in (_FIXED, _LOWEST):
             return
         if command & 0xFF < _LOWEST_VECTOR:
             self._note_error(_ILLEGAL_SENT)

@@ -244,7 +244,9 @@ class Machine:
         """Before the engine runs: deliver an interrupt that waits; behind a HLT, wait for one."""
         self._take_virtual_interrupt()
         self.cpu.load()
-        if self._halted_at != self.cpu.rip:
+        if self._board.nmi:
+            self._take_nmi()
+        elif self._halted_at != self.cpu.rip:
             if self._board.requested:
                 self._take_interrupt()
         elif not self._interruptible or not self._board.wait():
@@ -268,6 +270,13 @@ class Machine:
             return  # It stays requested.
         self._deliver(Event(self._board.acknowledge(), Kind.INTERRUPT))
 
+    def _take_nmi(self) -> None:
+        """Deliver the NMI that waits, whatever IF is."""
+        event = Event(Vector.NMI, Kind.INTERRUPT)
+        if self._own_hypervisor is None or not self._own_hypervisor.intercepted(event):
+            self._board.acknowledge_nmi()
+            self._deliver(event)
+
     def _take_virtual_interrupt(self) -> None:
         if self._own_hypervisor is not None:
             event = self._own_hypervisor.virtual_interrupt()
@@ -282,8 +291,8 @@ class Machine:
     @property
     def _waits(self) -> bool:
         """Whether an interrupt waits for the CPU, or a virtual one for its guest."""
-        if self._board.requested or self.hypervisor is None:
-            return self._board.requested
+        if self._board.requested or self._board.nmi or self.hypervisor is None:
+            return self._board.requested or self._board.nmi
         hypervisor = self._own_hypervisor
         return hypervisor is not None and hypervisor.virtual_pending
 
@@ -296,6 +305,8 @@ class Machine:
 
     def _wants_interrupts(self) -> bool:
         """Return whether the CPU takes interrupts, now or behind the instruction that it is at."""
+        if self._board.nmi:
+            return True
         if self._own_hypervisor is None:
             return bool(self.cpu.rflags & RFlags.IF)
         self.cpu.load()
@@ -386,7 +397,7 @@ class Machine:
         self._board.spend()
         if self._asked_at is None and self._waits:
             self.cpu.load()
-            if self._interruptible:
+            if self._board.nmi or self._interruptible:
                 self._ask_to_stop()
         return self._asked_at is not None
 

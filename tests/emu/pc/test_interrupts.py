@@ -139,6 +139,25 @@ def test_a_message_to_itself_interrupts_when_the_host_is_asked_next(ticking, ask
     assert (1, 1) == (found[RBX], found[RCX])
 
 
+def test_an_nmi_to_itself_comes_with_interrupts_off_and_once(ticking):
+    map_lapic(ticking)
+    ticking.gate(2, at=HANDLER)
+    ticking.write(HANDLER, "inc rbx\niretq")
+    asks = f"in al, 0x61\n{BLOCK}\n"
+    source = f"cli\nmov dword ptr [r15 + 0x300], {0x40000 | 4 << 8}\n{asks * 3}mov rcx, rbx\nhlt"
+    found = run(ticking, source, r15=UNMAPPED)
+    assert (1, 1) == (found[RBX], found[RCX])
+
+
+def test_an_nmi_wakes_a_cpu_that_halts_with_interrupts_off(ticking):
+    map_lapic(ticking)
+    ticking.gate(2, at=HANDLER)
+    ticking.write(HANDLER, "inc rbx\niretq")
+    source = f"cli\nmov dword ptr [r15 + 0x300], {0x40000 | 4 << 8}\nhlt\nmov rcx, rbx\ncli\nhlt"
+    found = run(ticking, source, r15=UNMAPPED)
+    assert (1, 1) == (found[RBX], found[RCX])
+
+
 def test_an_access_to_a_device_that_gives_way_is_made_once_behind_the_interrupt(ticking):
     # A message to itself is on its way when a second one is sent: both arrive, the second access
     # is neither lost nor made twice.

@@ -128,10 +128,17 @@ def test_in_a_cluster_the_upper_half_of_a_destination_is_the_cluster(lapic):
     ]
 
 
-@pytest.mark.parametrize("mode", [2, 4, 5, 6], ids=["SMI", "NMI", "INIT", "start-up"])
+@pytest.mark.parametrize("mode", [2, 5, 6], ids=["SMI", "INIT", "start-up"])
 def test_messages_of_other_kinds_do_nothing(lapic, mode):
     put(lapic, ICR, 1 << 18 | mode << 8 | 0x66)
-    assert None is lapic.pending
+    assert (None, False) == (lapic.pending, lapic.nmi)
+
+
+@pytest.mark.parametrize(("shorthand", "arrives"), [(1, True), (2, True), (3, False)])
+def test_an_nmi_to_itself_waits_whatever_the_priorities_are(lapic, shorthand, arrives):
+    put(lapic, TPR, 0xFF)
+    put(lapic, ICR, shorthand << 18 | 4 << 8)
+    assert (None, arrives) == (lapic.pending, lapic.nmi)
 
 
 def test_an_illegal_vector_is_an_error_with_its_own_interrupt(lapic):
