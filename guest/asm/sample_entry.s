@@ -89,6 +89,7 @@ map_page:
     ret
 
 # Return in EDI the table that the entry at EDI refers to; a new one where it refers to none.
+.globl table_below
 table_below:
     mov eax, [edi]
     test al, 1
