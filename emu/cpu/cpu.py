@@ -24,12 +24,15 @@ __all__ = ["GENERAL", "SEGMENTS", "Cpu", "Guarded", "Segment", "core_state", "pa
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr", "gdt", "idt")
 
 _SEGMENT = struct.Struct("<IxxxxQII")
+_BASE_AND_LIMIT = struct.Struct("<8xQI")
 _RSP = GENERAL.index("rsp")
 # Bits of QEMU's word of modes, which has the CPL, too (QEMU target/i386/cpu.h, HF_…).
 _CPL, _SHADOW, _CODE_32, _STACK_32, _BASED = 3, 1 << 3, 1 << 4, 1 << 5, 1 << 6
 _PROTECTED, _LMA, _CODE_64, _VM = 1 << 7, 1 << 14, 1 << 15, 1 << 17
 _GUEST = 1 << 21  # A guest under SVM runs.
 _OF_CODE = _CPL | _SHADOW | _CODE_32 | _STACK_32 | _BASED | _CODE_64
+_IN_PAGE, _HALF_4, _HALF_5 = PAGE_BYTES - 1, 1 << 47, 1 << 56
+_LA57 = int(CR4.LA57)
 _CONTROL = ("cr0", "cr2", "cr3", "cr4")
 _TOP, _TOP_32 = (1 << 64) - 1, (1 << 32) - 1
 _LIMITS = {16: 0xFFFF, 32: 0xFFFF_FFFF, 64: 0xFFFF_FFFF}
@@ -58,7 +61,7 @@ class Cpu:
 
     def __init__(self, engine: unicorn.Uc, ram: Ram) -> None:
         self.engine = engine
-        self._ram = ram
+
         self._layout = layout = state_layout()
         self.guard: Callable[[int, bool], None] | None = None
         self.intercept: Callable[[Event, Event], None] | None = None
@@ -74,7 +77,8 @@ class Cpu:
         self._segments = {
             name: layout.segments + SEGMENT_BYTES * number for number, name in enumerate(SEGMENTS)
         }
-        self._content = ram.bytes.data
+        self._content, self._start, self._size = ram.bytes.data, ram.start, ram.size
+        self._mode_at = layout.mode
         self._va, self._pa, self._flags = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_uint64()
         # The binding's own calls take several times as long.
         of_flags = (self._handle, ctypes.c_int(x86.UC_X86_REG_EFLAGS), ctypes.byref(self._flags))
@@ -245,6 +249,15 @@ class Cpu:
         """Return a segment or table register, by its name in `SEGMENTS`."""
         return Segment._make(_SEGMENT.unpack_from(self._bytes, self._segments[name]))
 
+    def table(self, name: str) -> tuple[int, int]:
+        """Return base and limit of a segment or table register, by its name in `SEGMENTS`."""
+        found: tuple[int, int] = _BASE_AND_LIMIT.unpack_from(self._bytes, self._segments[name])
+        return found
+
+    def selector(self, name: str) -> int:
+        """Return the selector of a segment register, by its name in `SEGMENTS`."""
+        return self._longs[self._segments[name] >> 2]
+
     def set_segment(self, name: str, value: Segment) -> None:
         """Set a segment or table register, with none of the checks that an instruction makes.
 
@@ -254,7 +267,7 @@ class Cpu:
 
     def set_cpl(self, cpl: int) -> None:
         """Reach memory with the rights of a privilege level, whatever the code segment says."""
-        self._longs[self._layout.mode] = self._mode & ~_CPL | cpl
+        self._longs[self._mode_at] = self._mode & ~_CPL | cpl
 
     def enter(self, code: Segment, cpl: int, stack: Segment | None = None) -> None:
         """Go to a code segment at a privilege level, with another stack segment if one is given.
@@ -273,7 +286,7 @@ class Cpu:
             based = any(self.segment(name).base for name in ("ds", "es", "ss"))
             if based or not code.big or not mode & _PROTECTED or mode & _VM:
                 mode |= _BASED
-        self._longs[self._layout.mode] = mode
+        self._longs[self._mode_at] = mode
 
     def set_mode(  # a mode is as many registers
         self,
@@ -327,7 +340,7 @@ class Cpu:
         """Clear EFER.LMA, which no write to the register reaches; paging is off."""
         with self.changed():
             self._quads[self._efer] &= ~EFER.LMA
-            self._longs[self._layout.mode] &= ~_LMA
+            self._longs[self._mode_at] &= ~_LMA
 
     def snapshot(self) -> bytes:
         """Return the state as it was taken over or changed."""
@@ -357,7 +370,7 @@ class Cpu:
 
         Where there is no RAM, all bits read as ones.
         """
-        if va & PAGE_BYTES - 1 <= PAGE_BYTES - size:
+        if va & _IN_PAGE <= PAGE_BYTES - size:
             pa = self._translate(va & self._top, write=False)
             return None if pa is None else self.physical(pa, size)
         found = b""
@@ -398,15 +411,15 @@ class Cpu:
         return pa is not None
 
     def _keep(self, pa: int, data: bytes) -> None:
-        if self._is_ram(pa):
-            start = pa - self._ram.start
+        start = pa - self._start
+        if 0 <= start < self._size:
             self._content[start : start + len(data)] = data
 
     def physical(self, pa: int, size: int) -> bytes:
         """Return `size` bytes of one page at physical address `pa`; ones where there is no RAM."""
-        if not self._is_ram(pa):
+        start = pa - self._start
+        if not 0 <= start < self._size:
             return b"\xff" * size
-        start = pa - self._ram.start
         return bytes(self._content[start : start + size])
 
     def _translate(self, va: int, *, write: bool) -> int | None:
@@ -423,11 +436,8 @@ class Cpu:
 
     def canonical(self, va: int) -> bool:
         """Return whether `va` is canonical under the guest's paging."""
-        width = 57 if self.cr4 & CR4.LA57 else 48
-        return va >> (width - 1) in (0, (1 << (65 - width)) - 1)
-
-    def _is_ram(self, pa: int) -> bool:
-        return self._ram.start <= pa < self._ram.start + self._ram.size
+        half = _HALF_5 if self._quads[self._cr4] & _LA57 else _HALF_4
+        return va < half or va >= (1 << 64) - half
 
     @property
     def _top(self) -> int:
@@ -436,7 +446,7 @@ class Cpu:
 
     @property
     def _mode(self) -> int:
-        return self._longs[self._layout.mode]
+        return self._longs[self._mode_at]
 
 
 def core_state(cpu: Cpu) -> CoreState:

@@ -14,7 +14,6 @@ from crosswalk.emu.cpu.descriptors import LONG_GATE_BYTES, Gate, GateType, Segme
 from crosswalk.emu.cpu.events import (
     EXTERNAL,
     IN_IDT,
-    TRAPS_AND_ABORTS,
     WITH_ERROR_CODE,
     Event,
     Fault,
@@ -22,6 +21,7 @@ from crosswalk.emu.cpu.events import (
     TripleFault,
     combined,
     mnemonic,
+    saved_flags,
     vector_name,
 )
 from crosswalk.emu.cpu.legacy_delivery import enter_protected, enter_real
@@ -45,7 +45,14 @@ __all__ = [
 ]
 
 _TSS_RSP0, _TSS_IST1 = 4, 36
-_CLEARED = RFlags.TF | RFlags.NT | RFlags.RF | RFlags.VM
+# Looked up once: an access to a member of an enumeration takes longer than what it is for.
+_SOFTWARE, _EXCEPTION = Kind.SOFTWARE, Kind.EXCEPTION
+_GP, _NP, _SS = int(Vector.GP), int(Vector.NP), int(Vector.SS)
+_RF = int(RFlags.RF)
+_CLEARED = ~(RFlags.TF | RFlags.NT | RFlags.RF | RFlags.VM)
+_CLEARED_AND_MASKED = _CLEARED & ~RFlags.IF
+_GATES = frozenset({int(GateType.INTERRUPT), int(GateType.TRAP)})
+_TOP = (1 << 64) - 1
 # Of one byte each, by the vectors that they alone have.
 _SHORT_INTS = {Vector.DB: b"\xf1", Vector.BP: b"\xcc", Vector.OF: b"\xce"}
 
@@ -82,7 +89,7 @@ def deliver(cpu: Cpu, event: Event) -> list[Event]:
         except Fault as fault:
             cpu.revert(before)
             _look(cpu, fault.event, history[-1])
-            if history[-1].kind is Kind.SOFTWARE:
+            if history[-1].kind is _SOFTWARE:
                 cpu.rip -= history[-1].length
                 before = cpu.snapshot()
             event = combined(history, fault.event)
@@ -113,8 +120,9 @@ def _look(cpu: Cpu, event: Event, during: Event) -> None:
 
 def _enter(cpu: Cpu, event: Event, rflags: int) -> None:
     """Enter the handler of `event`, or raise `Fault`."""
-    external = 0 if event.kind is Kind.SOFTWARE else EXTERNAL
-    cpl, code, stack = cpu.cpl, cpu.segment("cs"), cpu.segment("ss")
+    vector, kind = event.vector, event.kind
+    external = 0 if kind is _SOFTWARE else EXTERNAL
+    cpl, code, stack = cpu.cpl, cpu.selector("cs"), cpu.selector("ss")
     rip, rsp = cpu.rip, cpu.rsp
     # From here on memory is reached with the supervisor's rights.
     cpu.forget_exception()
@@ -124,19 +132,15 @@ def _enter(cpu: Cpu, event: Event, rflags: int) -> None:
     gate = _gate(cpu, event, cpl, external)
     target = code_descriptor(cpu, gate.selector, cpl, external)
     if not target.is_64_bit_code:
-        raise Fault(Vector.GP, gate.selector & ~3 | external)
+        raise Fault(_GP, gate.selector & ~3 | external)
     new_cpl = cpl if target.conforming else target.dpl
     top = rsp
     if gate.ist:
         top = _from_tss(cpu, _TSS_IST1 + 8 * (gate.ist - 1), external)
     elif new_cpl < cpl:
         top = _from_tss(cpu, _TSS_RSP0 + 8 * new_cpl, external)
-    is_fault = event.kind is Kind.EXCEPTION and event.vector not in TRAPS_AND_ABORTS
-    saved = rflags | RFlags.RF if is_fault else rflags
-    if event.kind is Kind.SOFTWARE:
-        saved &= ~RFlags.RF  # Unicorn keeps what IRET loaded to the end of a block.
-    frame = [stack.selector, rsp, saved, code.selector, rip]
-    if event.kind is Kind.EXCEPTION and event.vector in WITH_ERROR_CODE:
+    frame = [stack, rsp, saved_flags(event, rflags), code, rip]
+    if kind is _EXCEPTION and vector in WITH_ERROR_CODE:
         frame.append(event.error_code)
     cpu.rsp = _pushed(cpu, top & ~0xF, frame, external)
     mark_accessed(cpu, gate.selector, target)
@@ -150,24 +154,22 @@ def _enter(cpu: Cpu, event: Event, rflags: int) -> None:
     cpu.enter(entered, new_cpl, null)
     cpu.rip = gate.offset
     cpu.store()
-    cpu.rflags = rflags & ~(_CLEARED | RFlags.IF if gate.masks_interrupts else _CLEARED)
+    cpu.rflags = rflags & (_CLEARED_AND_MASKED if gate.masks_interrupts else _CLEARED)
 
 
 def _gate(cpu: Cpu, event: Event, cpl: int, external: int) -> Gate:
-    idt = cpu.segment("idt")
+    base, limit = cpu.table("idt")
     error = event.vector * 8 | IN_IDT | external
     at = event.vector * LONG_GATE_BYTES
-    if at + LONG_GATE_BYTES - 1 > idt.limit:
-        raise Fault(Vector.GP, error)
-    gate = parse_long_gate(read_system(cpu, idt.base + at, LONG_GATE_BYTES))
-    if gate.type not in (GateType.INTERRUPT, GateType.TRAP) or (
-        event.kind is Kind.SOFTWARE and gate.dpl < cpl
-    ):
-        raise Fault(Vector.GP, error)
+    if at + LONG_GATE_BYTES - 1 > limit:
+        raise Fault(_GP, error)
+    gate = parse_long_gate(read_system(cpu, base + at, LONG_GATE_BYTES))
+    if gate.type not in _GATES or (not external and gate.dpl < cpl):
+        raise Fault(_GP, error)
     if not gate.present:
-        raise Fault(Vector.NP, error)
+        raise Fault(_NP, error)
     if not cpu.canonical(gate.offset):
-        raise Fault(Vector.GP, external)
+        raise Fault(_GP, external)
     return gate
 
 
@@ -183,8 +185,8 @@ def _pushed(cpu: Cpu, top: int, frame: list[int], external: int) -> int:
         push(cpu, bottom, frame, 8)
         return bottom
     for value in frame:
-        top = top - 8 & (1 << 64) - 1
+        top = top - 8 & _TOP
         if not cpu.canonical(top):
-            raise Fault(Vector.SS, external)
+            raise Fault(_SS, external)
         push(cpu, top, [value], 8)
     return top

@@ -6,7 +6,6 @@ Descriptor Types", "IDT Descriptors", "64-Bit Mode IDT".
 
 import functools
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -74,11 +73,11 @@ class GateType(IntEnum):
     INTERRUPT, TRAP = 0x0E, 0x0F
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(NamedTuple):
     """A gate of the IDT: where its handler is, and how it is entered.
 
-    `type` is one of `GateType`, or of what is no gate of an IDT. `ist` is 0 for none, else 1 to 7.
+    `type` is one of `GateType`, or of what is no gate of an IDT; interrupt gates mask interrupts.
+    `ist` is 0 for none, else 1 to 7.
     """
 
     offset: int
@@ -87,11 +86,7 @@ class Gate:
     dpl: int
     present: bool
     type: int
-
-    @property
-    def masks_interrupts(self) -> bool:
-        """Whether this is an interrupt gate."""
-        return self.type in (GateType.INTERRUPT, GateType.INTERRUPT_16)
+    masks_interrupts: bool
 
 
 @functools.lru_cache(maxsize=_KEPT)
@@ -105,6 +100,7 @@ def parse_long_gate(data: bytes) -> Gate:
         dpl=kind >> 5 & 3,
         present=bool(kind & _PRESENT_GATE),
         type=kind & _TYPE,
+        masks_interrupts=kind & _TYPE in (GateType.INTERRUPT, GateType.INTERRUPT_16),
     )
 
 
@@ -120,12 +116,15 @@ def parse_protected_gate(data: bytes) -> Gate:
         dpl=kind >> 5 & 3,
         present=bool(kind & _PRESENT_GATE),
         type=kind & _TYPE,
+        masks_interrupts=kind & _TYPE in (GateType.INTERRUPT, GateType.INTERRUPT_16),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
-    """A segment's descriptor: its segment, and the properties that loading it checks."""
+class Descriptor(NamedTuple):
+    """A segment's descriptor: its segment, and the properties that loading it checks.
+
+    64-bit code is what has L set and D clear.
+    """
 
     segment: Segment
     dpl: int
@@ -134,11 +133,7 @@ class Descriptor:
     conforming: bool
     writable: bool
     accessed: bool
-
-    @property
-    def is_64_bit_code(self) -> bool:
-        """Whether this is a code segment with L set and D clear."""
-        return self.code and self.segment.long and not self.segment.big
+    is_64_bit_code: bool
 
 
 @functools.lru_cache(maxsize=_KEPT)
@@ -162,4 +157,5 @@ def parse_descriptor(selector: int, data: bytes) -> Descriptor:
         conforming=code and bool(flags & _CONFORMING_OR_DOWN),
         writable=data_segment and bool(flags & _WRITABLE),
         accessed=bool(flags & _ACCESSED),
+        is_64_bit_code=code and flags & (_LONG | _BIG) == _LONG,
     )

@@ -4,10 +4,10 @@ Source: Intel SDM vol. 3A, "Exception and Interrupt Vectors", "Error Code", "Int
 Fault Exception (#DF)" for faults while delivering.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
-from crosswalk.walker.architecture import Vector
+from crosswalk.walker.architecture import RFlags, Vector
 from crosswalk.walker.errors import CrosswalkError
 
 __all__ = [
@@ -23,10 +23,12 @@ __all__ = [
     "TripleFault",
     "combined",
     "mnemonic",
+    "saved_flags",
     "vector_name",
 ]
 
 _NAMES: dict[int, str] = {each: "NMI" if each is Vector.NMI else f"#{each.name}" for each in Vector}
+_RF = int(RFlags.RF)
 _CONTRIBUTORY = frozenset({Vector.DE, Vector.TS, Vector.NP, Vector.SS, Vector.GP, Vector.CP})
 
 WITH_ERROR_CODE = frozenset(
@@ -49,8 +51,7 @@ class Kind(Enum):
     SOFTWARE = "INT"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something to deliver.
 
     `error_code` counts for the exceptions that have one, `cr2` is set for those that come with
@@ -62,6 +63,9 @@ class Event:
     error_code: int = 0
     cr2: int | None = None
     length: int = 0
+
+
+_EXCEPTION, _SOFTWARE = Kind.EXCEPTION, Kind.SOFTWARE
 
 
 class TripleFault(CrosswalkError):
@@ -88,6 +92,19 @@ def vector_name(vector: int) -> str:
 def mnemonic(vector: int) -> str:
     """Return the name of a vector's exception, or the INT that has this vector."""
     return _NAMES.get(vector, f"INT {vector:#x}")
+
+
+def saved_flags(event: Event, rflags: int) -> int:
+    """Return the flags that an event's delivery saves: RF is set by faults alone.
+
+    Source: Intel SDM vol. 3B, "Instruction-Breakpoint Exception Condition".
+    """
+    kind = event.kind
+    if kind is _SOFTWARE:
+        return rflags & ~_RF  # Unicorn keeps what IRET loaded to the end of a block.
+    if kind is _EXCEPTION and event.vector not in TRAPS_AND_ABORTS:
+        return rflags | _RF
+    return rflags
 
 
 def combined(history: list[Event], fault: Event) -> Event:

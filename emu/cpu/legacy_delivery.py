@@ -23,13 +23,13 @@ from crosswalk.emu.cpu.descriptors import (
 from crosswalk.emu.cpu.events import (
     EXTERNAL,
     IN_IDT,
-    TRAPS_AND_ABORTS,
     WITH_ERROR_CODE,
     Event,
     Fault,
     Kind,
     NotEmulated,
     mnemonic,
+    saved_flags,
 )
 from crosswalk.emu.cpu.system_memory import (
     code_descriptor,
@@ -84,7 +84,7 @@ def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
     if new_cpl < cpl:
         stack = _inner_stack(cpu, new_cpl, external)
         frame = [old.segment.selector, old.pointer]
-    frame += [_saved_flags(event, rflags), code.selector, eip]
+    frame += [saved_flags(event, rflags), code.selector, eip]
     if event.kind is Kind.EXCEPTION and event.vector in WITH_ERROR_CODE:
         frame.append(event.error_code)
     if gate.offset > target.segment.limit:
@@ -121,14 +121,6 @@ def _gate(cpu: Cpu, event: Event, cpl: int, external: int) -> Gate:
     if gate.type == GateType.TASK:
         raise NotEmulated(f"a task switch, by the task gate of vector {event.vector}")
     return gate
-
-
-def _saved_flags(event: Event, rflags: int) -> int:
-    if event.kind is Kind.EXCEPTION and event.vector not in TRAPS_AND_ABORTS:
-        return rflags | RFlags.RF
-    if event.kind is Kind.SOFTWARE:
-        return rflags & ~RFlags.RF  # Unicorn keeps what IRET loaded to the end of a block.
-    return rflags
 
 
 def _inner_stack(cpu: Cpu, level: int, external: int) -> _Stack:

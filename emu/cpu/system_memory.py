@@ -8,6 +8,8 @@ supervisor-mode accesses; vol. 2A, "INT n/INTO/INT3/INT1—Call to Interrupt Pro
 checked in which order.
 """
 
+import struct
+
 from crosswalk.emu.cpu.cpu import Cpu
 from crosswalk.emu.cpu.descriptors import Descriptor, parse_descriptor
 from crosswalk.emu.cpu.events import IN_LDT, Fault
@@ -23,6 +25,13 @@ __all__ = [
     "read_tss",
 ]
 
+_GP = int(Vector.GP)
+_QUAD, _MOST = 8, 10
+_FRAMES = {
+    (size, count): struct.Struct(f"<{count}{letter}")
+    for size, letter in ((2, "H"), (4, "I"), (_QUAD, "Q"))
+    for count in range(1, _MOST)
+}
 _DESCRIPTOR_BYTES, _ACCESS_BYTE, _ACCESSED = 8, 5, 1
 
 
@@ -36,28 +45,28 @@ def read_system(cpu: Cpu, va: int, size: int) -> bytes:
 
 def read_tss(cpu: Cpu, at: int, size: int, external: int) -> bytes:
     """Return `size` bytes at an offset of the TSS; #TS where its limit is below them."""
-    tss = cpu.segment("tr")
-    if at + size - 1 > tss.limit:
-        raise Fault(Vector.TS, tss.selector & ~3 | external)
-    return read_system(cpu, tss.base + at, size)
+    base, limit = cpu.table("tr")
+    if at + size - 1 > limit:
+        raise Fault(Vector.TS, cpu.selector("tr") & ~3 | external)
+    return read_system(cpu, base + at, size)
 
 
 def descriptor(cpu: Cpu, selector: int, vector: int, external: int) -> Descriptor:
     """Return what a selector names; the exception `vector` for a null selector or one beyond."""
     if not selector & ~3:
         raise Fault(vector, external)
-    table = cpu.segment("ldt" if selector & IN_LDT else "gdt")
+    base, limit = cpu.table("ldt" if selector & IN_LDT else "gdt")
     at = selector & ~7
-    if at + _DESCRIPTOR_BYTES - 1 > table.limit:
+    if at + _DESCRIPTOR_BYTES - 1 > limit:
         raise Fault(vector, selector & ~3 | external)
-    return parse_descriptor(selector, read_system(cpu, table.base + at, _DESCRIPTOR_BYTES))
+    return parse_descriptor(selector, read_system(cpu, base + at, _DESCRIPTOR_BYTES))
 
 
 def code_descriptor(cpu: Cpu, selector: int, cpl: int, external: int) -> Descriptor:
     """Return the code segment that a gate's selector names, present and not less privileged."""
-    target = descriptor(cpu, selector, Vector.GP, external)
+    target = descriptor(cpu, selector, _GP, external)
     if not target.code or target.dpl > cpl:
-        raise Fault(Vector.GP, selector & ~3 | external)
+        raise Fault(_GP, selector & ~3 | external)
     if not target.present:
         raise Fault(Vector.NP, selector & ~3 | external)
     return target
@@ -67,8 +76,8 @@ def mark_accessed(cpu: Cpu, selector: int, loaded: Descriptor) -> None:
     """Set the accessed flag in the descriptor of a segment that is loaded."""
     if loaded.accessed:
         return
-    table = cpu.segment("ldt" if selector & IN_LDT else "gdt")
-    at = table.base + (selector & ~7) + _ACCESS_BYTE
+    base, _ = cpu.table("ldt" if selector & IN_LDT else "gdt")
+    at = base + (selector & ~7) + _ACCESS_BYTE
     value = read_system(cpu, at, 1)[0]
     _write(cpu, at, bytes([value | _ACCESSED]))
 
@@ -78,9 +87,10 @@ def push(cpu: Cpu, bottom: int, values: list[int], size: int) -> None:
 
     A fault is that of the first value that can't be written.
     """
-    frame = b"".join(
-        (value & (1 << 8 * size) - 1).to_bytes(size, "little") for value in reversed(values)
-    )
+    if size < _QUAD:
+        mask = (1 << 8 * size) - 1
+        values = [value & mask for value in values]
+    frame = _FRAMES[size, len(values)].pack(*reversed(values))
     first = bottom + len(frame) - size
     if bottom % PAGE_BYTES + len(frame) <= PAGE_BYTES:
         if not cpu.push(bottom, frame, first):

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import capstone
-from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu
 from crosswalk.emu.cpu.delivery import Kind, vector_name
@@ -18,6 +17,7 @@ _SHOWN_LINES = 20
 _LONGEST_INSTRUCTION = 15
 _SHOWN_INSTRUCTIONS = 4
 _A_ROW = 4
+_MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
 _WIDTH = 2000
 """The maximum length of a line of the console that is shown: 25 lines of a terminal."""
 
@@ -46,7 +46,7 @@ def failure_lines(machine: Machine, ended: Ended) -> Iterator[str]:
     yield from _history(machine)
     yield f"registers when it ended ({ended.stop.value}):"
     yield from _registers(machine.cpu)
-    yield "code:"
+    yield f"code, of {machine.cpu.bits} bits:"
     yield from _code(machine.cpu)
     yield from unanswered_lines(machine.unanswered)
 
@@ -79,10 +79,12 @@ def _event(delivered: Delivered) -> str:
 def _registers(cpu: Cpu) -> Iterator[str]:
     cpu.load()
     values = {name: cpu.general(number) for number, name in enumerate(GENERAL)}
+    if cpu.bits != 64:
+        values = {name: values[name] & 0xFFFF_FFFF for name in GENERAL[:8]}
     values |= {"rip": cpu.rip, "rflags": cpu.rflags, "cr2": cpu.cr2}
-    for name in ("cr0", "cr3", "cr4"):
-        values[name] = cpu.engine.reg_read(getattr(x86, f"UC_X86_REG_{name.upper()}"))
-    values["cpl"] = cpu.cpl
+    values |= {"cr0": cpu.cr0, "cr3": cpu.cr3, "cr4": cpu.cr4, "efer": cpu.efer, "cpl": cpu.cpl}
+    if cpu.bits != 64:
+        values |= {name: cpu.segment(name).selector for name in ("cs", "ss", "ds")}
     texts = [f"{name:>6} {value:016x}" for name, value in values.items()]
     for at in range(0, len(texts), _A_ROW):
         yield f"  {' '.join(texts[at : at + _A_ROW])}"
@@ -92,14 +94,15 @@ def _code(cpu: Cpu) -> Iterator[str]:
     code = b""
     # As much as can be read: the next page may not be mapped.
     for size in range(_SHOWN_INSTRUCTIONS * _LONGEST_INSTRUCTION, 0, -1):
-        code = cpu.read(cpu.rip, size) or b""
+        code = cpu.code(0, size) or b""
         if code:
             break
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    at = cpu.linear(cpu.rip)
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, _MODES[cpu.bits])
     lines = [
         f"  {each.address:#x}: {each.mnemonic} {each.op_str}".rstrip()
-        for each in decoder.disasm(code, cpu.rip, _SHOWN_INSTRUCTIONS)
+        for each in decoder.disasm(code, at, _SHOWN_INSTRUCTIONS)
     ]
     if not lines:
-        lines = [f"  {cpu.rip:#x}: {code.hex(' ') or 'not readable'}"]
+        lines = [f"  {at:#x}: {code.hex(' ') or 'not readable'}"]
     yield from lines

@@ -21,6 +21,7 @@ from scripts.benchmarks.contenders import (
     volatility_walks,
 )
 from scripts.benchmarks.cwalk import CWalker, compiler_version
+from scripts.benchmarks.delivery import judge_delivery, measured_delivery, show_delivery
 from scripts.benchmarks.formats import measured_formats, show_formats
 from scripts.benchmarks.images import IMAGES, Image, dense
 from scripts.benchmarks.judges import default_judges, measured_judges, show_judges
@@ -59,6 +60,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one document on standard output")
     parser.add_argument("--campaign", action="store_true", help="fuzzing campaigns, nothing else")
     parser.add_argument("--check", action="store_true", help="`crosswalk check`, nothing else")
+    parser.add_argument("--delivery", action="store_true", help="exceptions, nothing else")
     parser.add_argument("--cases", action="store_true", help="small cases, nothing else")
     parser.add_argument("--spaces", action="store_true", help="many address spaces, nothing else")
     parser.add_argument("--roots", action="store_true", help="the search for roots, nothing else")
@@ -91,6 +93,7 @@ def main() -> int:
     for chosen, asked in (
         (_campaigns, options.campaign),
         (_checks, options.check),
+        (_delivery, options.delivery),
         (_cases, options.cases),
         (_spaces, options.spaces),
         (_roots, options.roots),
@@ -132,6 +135,15 @@ def _checks(options: argparse.Namespace, trees: list[Tree]) -> Measured:
     rounds = 1 if options.quick else 3
     checks = measured_checks(rounds, trees, quick=options.quick, source=options.source)
     return {"checks": checks}, show
+
+
+def _delivery(options: argparse.Namespace, trees: list[Tree]) -> Measured:
+    def show(document: Row) -> None:
+        show_delivery(document["delivery"])
+        _show_goals(judge_delivery(document["delivery"]))
+
+    rounds = 1 if options.quick else 5
+    return {"delivery": measured_delivery(rounds, trees, quick=options.quick)}, show
 
 
 def _cases(options: argparse.Namespace, trees: list[Tree]) -> Measured:
