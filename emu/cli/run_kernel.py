@@ -25,6 +25,13 @@ from crosswalk.emu.cli.check import (
 )
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, record, write_reports
 from crosswalk.emu.cli.guest_files import chosen_guest, guest_text, names_in_guest
+from crosswalk.emu.cli.nested_points import (
+    NestedPoint,
+    check_nested_point,
+    nested_record,
+    show_nested,
+    with_nested,
+)
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, remark
 from crosswalk.emu.cpu.engine import MODELS
 from crosswalk.emu.cpu.ram import Ram
@@ -62,7 +69,8 @@ class _Point:
     """What was found at a point of a boot.
 
     `exposed` is where the supervisor may write what it may execute; `peak` is the most memory
-    that the process or a child of it has had, in MiB; `expected` is what sentences came to.
+    that the process or a child of it has had, in MiB; `expected` is what sentences came to,
+    `nested` what was found of the nested tables of a guest's own hypervisor.
     """
 
     reached: Reached
@@ -72,6 +80,7 @@ class _Point:
     exposed: tuple[Range, ...]
     peak: int
     expected: tuple[Result, ...] = ()
+    nested: NestedPoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,20 +192,23 @@ def _looked_at(
     verdict = verdict_of(memory, context, jobs=options.jobs)
     extent = machine_extent(str(reached.point), memory, context)
     exposed = [each for each in coalesce(mappings(memory, context)) if each.rights & _BOTH == _BOTH]
+    nested = check_nested_point(memory, reached.nested)
     point = _Point(
         reached=reached,
         verdict=verdict,
         extent=extent,
-        word=conclude(verdict, extent),
+        word=with_nested(conclude(verdict, extent), nested),
         exposed=tuple(exposed),
         peak=_peak(),
         expected=_expected(options, guest, boot, reached, since),
+        nested=nested,
     )
     show = remark if options.json else print
     for line in _lines(point):
         show(line)
     report_divergences(verdict, memory, context, show)
     explain_known(options, verdict, show)
+    show_nested(nested, memory, show)
     for line in expectation_lines(point.expected):
         show(line)
     folder = None if options.cases is None else options.cases / _folder(reached.point)
@@ -336,5 +348,6 @@ def _record(point: _Point) -> dict[str, Any]:
         "peak_mib": point.peak,
         **summary_record(point.verdict, point.extent),
         **({"unread": reached.unread} if reached.unread else {}),
+        **({"nested": nested_record(point.nested)} if point.nested else {}),
         **({"expectations": record(point.expected)} if point.expected else {}),
     }

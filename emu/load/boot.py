@@ -11,6 +11,7 @@ from crosswalk.emu.cpu.engine import MODEL
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.entry import Guest
 from crosswalk.emu.load.failure import GuestFailure, console_lines, failure_lines
+from crosswalk.emu.load.nested import NestedPaging, host_paging, nested_paging
 from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.load.user_mode import UserMode
 from crosswalk.emu.pc.pc import Ended, Machine, Stop
@@ -33,7 +34,8 @@ class Reached:
     exceptions and interrupts since then; `instructions` are counted only where a point needs them.
     `user_space` says whether privilege level 3 has been entered, or is with the next instruction.
     `state` is the whole CPU. `paging` is None where there are no tables to look at, and `unread`
-    says why: paging is off, or has features that aren't modelled.
+    says why: paging is off, or has features that aren't modelled. `nested` are the tables of the
+    guest that the guest's own hypervisor ran last, if it has one, whose own `paging` is then.
     """
 
     point: Point
@@ -45,6 +47,7 @@ class Reached:
     user_space: bool
     state: CoreState
     unread: str = ""
+    nested: NestedPaging | None = None
 
     @property
     def context(self) -> PagingContext:
@@ -206,8 +209,11 @@ class Boot:
     def _reached(self, point: Point, seconds: float) -> Reached:
         machine = self.machine
         unread, context = "", None
+        root = None if machine.hypervisor is None else machine.hypervisor.nested_root
         try:
-            context = paging_context(machine.cpu)
+            # The tables of a guest's guest lie at guest-physical addresses.
+            inside = root is not None and root.running
+            context = host_paging(root) if root and inside else paging_context(machine.cpu)
         except BadInput as error:
             unread = str(error)
         return Reached(
@@ -220,6 +226,7 @@ class Boot:
             user_space=self._user.seen,
             state=replace(core_state(machine.cpu), paging=context),
             unread=unread,
+            nested=None if root is None else nested_paging(root),
         )
 
     def _failure(self, ended: Ended, point: Point, why: str | None = None) -> GuestFailure:

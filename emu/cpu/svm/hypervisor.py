@@ -14,6 +14,7 @@ Interrupts", "Nested Paging".
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import unicorn
 from unicorn import x86_const as x86
@@ -42,7 +43,7 @@ from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.outcome import ErrorCode
 
-__all__ = ["GuestHypervisor", "NestedRoot", "SvmFailure"]
+__all__ = ["ControlRegisters", "GuestHypervisor", "NestedRoot", "SvmFailure"]
 
 # VMRUN, VMLOAD, VMSAVE, STGI, CLGI, INVLPGA: invalid without EFER.SVME, and never with it.
 _ONLY_SVME = {VMRUN[:2] + bytes([last]) for last in (0xD8, 0xDA, 0xDB, 0xDC, 0xDD, 0xDF)}
@@ -81,25 +82,28 @@ class _Intercepted(Guarded):
         self.event = event
 
 
-@dataclass(frozen=True, slots=True)
-class NestedRoot:
-    """The nested tables of the guest that a hypervisor ran last, and that guest's own paging.
+class ControlRegisters(NamedTuple):
+    """The registers that select paging."""
 
-    `vmcb` is the physical address of its VMCB; `nxe`, `pae` and `long` are those of the host's
-    paging at VMRUN, which says what nested entries mean. The guest's registers are those of now
-    where it runs (`running`), else those of its last exit.
-    """
-
-    vmcb: int
-    nested_cr3: int
-    pae: bool
-    long: bool
-    nxe: bool
-    running: bool
     cr0: int
     cr3: int
     cr4: int
     efer: int
+
+
+@dataclass(frozen=True, slots=True)
+class NestedRoot:
+    """The nested tables of the guest that a hypervisor ran last, and both sides' registers.
+
+    `vmcb` is the physical address of its VMCB. `host` are the hypervisor's registers at VMRUN;
+    those of the guest are of now where it runs (`running`), else of its last exit.
+    """
+
+    vmcb: int
+    nested_cr3: int
+    running: bool
+    guest: ControlRegisters
+    host: ControlRegisters
 
 
 class GuestHypervisor:
@@ -236,26 +240,14 @@ class GuestHypervisor:
         mode = self._last if mode is None else mode
         if mode is None or mode.nested_cr3 is None:
             return None
+        cpu = self._cpu
+        read = cpu.engine.reg_read
+        saved = _block(self._ram, cpu.msr(MSR.VM_HSAVE_PA))
+        vmcb = self._vmcb(mode)
+        guest = _registers(vmcb)
         if running:
-            read = self._cpu.engine.reg_read
-            control = {name: read(getattr(x86, f"UC_X86_REG_{name.upper()}")) for name in _CONTROL}
-            efer = self._cpu.msr(MSR.EFER)
-        else:
-            vmcb = self._vmcb(mode)
-            control = {name: vmcb[name] for name in _CONTROL}
-            efer = vmcb["efer"]
-        return NestedRoot(
-            vmcb=mode.vmcb,
-            nested_cr3=mode.nested_cr3,
-            pae=mode.pae,
-            long=mode.long,
-            nxe=mode.nxe,
-            running=running,
-            cr0=control["cr0"],
-            cr3=control["cr3"],
-            cr4=control["cr4"],
-            efer=efer,
-        )
+            guest = ControlRegisters(cpu.cr0, read(x86.UC_X86_REG_CR3), cpu.cr4, cpu.efer)
+        return NestedRoot(mode.vmcb, mode.nested_cr3, running, guest, _registers(saved))
 
     def _mode(self) -> GuestMode | None:
         self._cpu.load()
@@ -493,6 +485,10 @@ class GuestHypervisor:
         cpu = self._cpu
         cr3 = cpu.engine.reg_read(x86.UC_X86_REG_CR3)
         return Tables.of(cpu.cr0, cr3, cpu.cr4, cpu.efer)
+
+
+def _registers(block: Vmcb) -> ControlRegisters:
+    return ControlRegisters(*(block[name] for name in ControlRegisters._fields))
 
 
 def _block(ram: Ram, pa: int) -> Vmcb:
