@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from crosswalk.emu.cli.boot_points import point_named
 from crosswalk.emu.cli.check import machine_spaces
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine
 from crosswalk.emu.cli.host_machine import chosen_kind
 from crosswalk.emu.cli.kernel_report import kernel_record, report_kernel
-from crosswalk.emu.cli.names import kernel_names, symbols_of
+from crosswalk.emu.cli.names import kernel_names
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.protect_kernel_ept import protect_kernel_ept
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.failure import GuestFailure
-from crosswalk.emu.load.linux.image import load_kernel
-from crosswalk.emu.load.points import Point, PointKind, parse_point
+from crosswalk.emu.load.linux.image import KernelImage, load_kernel
+from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.protect.kernel.moment import DEFAULT_SYMBOL, begins_at
 from crosswalk.emu.protect.kernel.report import (
     Check,
@@ -52,7 +53,7 @@ def protect_kernel(options: argparse.Namespace) -> int:
     """Boot without nested paging and with it, protect, attack; return the exit status."""
     kernel = load_kernel(options.kernel)
     size, seconds = options.ram << 20, options.timeout
-    protect_at = _protect_at(options)
+    protect_at = _protect_at(options, kernel)
     sentences = chosen_sentences(options)
     own = options.initrd is None
     initrd = init_archive(patching=True) if own else read_file(options.initrd)
@@ -101,23 +102,18 @@ def protect_kernel(options: argparse.Namespace) -> int:
     )
 
 
-def _protect_at(options: argparse.Namespace) -> Point:
+def _protect_at(options: argparse.Namespace, kernel: KernelImage) -> Point:
     """Return where protection begins: by default at the kernel's own moment."""
-    asked = options.protect_at
-    if asked is not None and not asked.startswith("symbol:"):
-        point = parse_point(asked)
-        if str(point) == "idle":
+    if options.protect_at is not None:
+        point = point_named(options.protect_at, kernel)
+        if point.kind is PointKind.IDLE:
             raise BadInput("--protect-at idle: protection has to begin before the kernel is idle")
         return point
-    if asked is not None:
-        return parse_point(asked, symbols_of(str(options.kernel)).symbols.addresses())
-    try:
-        point = begins_at(symbols_of(str(options.kernel)).symbols.addresses())
-        why = f"the image has no symbol {DEFAULT_SYMBOL}"
-    except BadInput as error:
-        point, why = begins_at(None), str(error)
+    point = begins_at(kernel.symbols)
     if point.kind is PointKind.USER:
-        remark(f"{why}: protection begins with the first process")
+        remark(
+            f"the image has no symbol {DEFAULT_SYMBOL}: protection begins with the first process"
+        )
     return point
 
 
