@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crosswalk.emu.cli.compare_options import COMPARE
 from crosswalk.emu.cli.expect_options import EXPECT_NEW, expecting
-from crosswalk.emu.cli.guest_options import EPILOG, GUEST, KERNEL, POINTS
+from crosswalk.emu.cli.guest_options import EPILOG, GUEST, POINTS, PROTECTED
 from crosswalk.emu.cli.host_options import HOST_TABLES
 from crosswalk.emu.cli.listing_options import FILTERS, FORMATS, FRAME_FILTERS, NAMES, SYMBOLS
 from crosswalk.emu.cli.options import (
@@ -385,21 +385,7 @@ _PROTECT = Command(
     (
         *source(optional=True),
         ROOTS,
-        KERNEL[0],
-        Group(
-            "a Linux kernel as the guest",
-            (
-                *KERNEL[1:],
-                option(
-                    "--protect-at",
-                    metavar="POINT",
-                    help="when protection begins, as `run --until` has it but for idle, and before "
-                    "the first system call (symbol:run_init_process, or user where the image's "
-                    "symbols can't be read)",
-                    needs="kernel",
-                ),
-            ),
-        ),
+        PROTECTED,
         option(
             "--tables",
             choices=["npt", "ept", "ept-mbec"],
@@ -470,15 +456,15 @@ _PROTECT = Command(
         option(
             "--verbose",
             action="store_true",
-            help="name all mappings that break an expectation; without SOURCE and --kernel: show "
-            "the malformed hypercalls one by one",
+            help="name all mappings that break an expectation; of the built-in guest: show the "
+            "malformed hypercalls one by one",
         ),
         json_option("one summary document"),
     ),
     """\
-With SOURCE: what the policy grants each page of its memory. With --kernel: a Linux kernel under
-nested paging, its collective rights enforced, and attacked. With neither: the built-in guest asks
-for protection, is protected, probed, attacked, and runs on.""",
+With SOURCE: what the policy grants each page of its memory. With --kernel or --guest: a Linux
+kernel, or another, under nested paging, its collective rights enforced, and attacked. With none of
+them: the built-in guest asks for protection, is protected, probed, attacked, and runs on.""",
 )
 
 _OTHER = (

@@ -41,12 +41,17 @@ def chosen_guest(options: argparse.Namespace) -> OpenedGuest:
         modules=tuple(_module(text) for text in options.module or ()),
         arguments=options.append or "",
         initrd=None if options.initrd is None else read_file(options.initrd),
-        levels=GUESTS[options.paging],
+        levels=GUESTS[_paging(options)],
     )
     if options.guest is None:
         return open_kernel(path, given)
     asked = None if options.as_format is None else _as(options.as_format)
     return open_guest(path, asked, given)
+
+
+def _paging(options: argparse.Namespace) -> str:
+    """Return the paging of an entry in long mode: that of --paging, where a command has it."""
+    return getattr(options, "paging", next(iter(GUESTS)))
 
 
 def _as(text: str) -> As:
@@ -68,7 +73,7 @@ def guest_text(options: argparse.Namespace, guest: OpenedGuest) -> str:
         parts.append(image.release)
     parts.append(f"entry {image.entry:#x}")
     if guest.format in _PAGED:
-        parts.append(f"{GUESTS[options.paging]}-level paging")
+        parts.append(f"{GUESTS[_paging(options)]}-level paging")
     parts.append(f"{options.ram} MiB")
     return f"{one_line(str(guest_file(options)))}: {', '.join(parts)}"
 

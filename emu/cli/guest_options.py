@@ -6,7 +6,7 @@ from pathlib import Path
 from crosswalk.emu.cli.blame_options import BLAME
 from crosswalk.emu.cli.options import Group, Option, flag, not_empty, number, option
 
-__all__ = ["EPILOG", "GUEST", "KERNEL", "MODELS", "POINTS"]
+__all__ = ["EPILOG", "GUEST", "KERNEL", "MODELS", "POINTS", "PROTECTED"]
 
 MODELS = ("icelake", "epyc")
 """The models of the CPU, by the names that `--model` takes."""
@@ -157,6 +157,36 @@ POINTS = Group(
         replace(BLAME, needs=_EITHER),
     ),
 )
+
+_FOR_ONE = ("--exit-port", "--tick-every")
+
+
+def _protected() -> Group:
+    """Return the options of a guest that is protected: `GUEST`, and when that is."""
+    found = [
+        replace(each, needs=("guest",)) if each.names[0] in _FOR_ONE else each
+        for each in GUEST.options
+        if each.names[0] != "--model"
+    ]
+    until, _, system_map = POINTS.options
+    return Group(
+        GUEST.title,
+        (
+            *found,
+            option(
+                "--protect-at",
+                metavar="POINT",
+                help="when protection begins, as `run --until` has it but for idle: before Linux' "
+                "first system call (symbol:run_init_process, or user where its symbols can't "
+                "be read), of another guest when its mappings are to stay as they are (user)",
+                needs=_EITHER,
+            ),
+            *(replace(each, needs=("guest",)) for each in (until, system_map)),
+        ),
+    )
+
+
+PROTECTED = _protected()
 
 EPILOG = """\
 examples:

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from crosswalk.emu.cli.expecting import record as expectations_record
@@ -18,7 +19,7 @@ from crosswalk.emu.protect.kernel.results import Enforced
 from crosswalk.emu.report.expectations import Result
 from crosswalk.walker.errors import BadInput
 
-__all__ = ["kernel_record", "report_kernel"]
+__all__ = ["kernel_record", "nothing_came", "report_kernel"]
 
 _NOTHING = "nothing came to the host since protection began: is --protect-at too late?"
 
@@ -32,24 +33,27 @@ def report_kernel(
     lines: Iterable[str],
     limit: str = "",
     expected: Sequence[Result],
+    other: Path | None = None,
 ) -> int:
     """Print what came of a protected kernel, and return the exit status.
 
     `record` makes the document of --json; `lines` are those of the boot; `limit` ends the verdict.
-    `BadInput` where nothing came to the host since protection began.
+    `BadInput` where nothing came to the host since protection began; of a guest that isn't Linux,
+    whose file is `other`, only if no attack was stopped either.
     """
+    nothing = nothing_came(enforced, attacks_count=other is not None)
     if options.json:
         found = {"expectations": expectations_record(expected)} if expected else {}
         emit({**record(), **found, "reproduce": command_text(options)})
     else:
-        for line in _lines(enforced, checks, lines, limit):
+        for line in _lines(enforced, checks, lines, limit, nothing=bool(nothing)):
             print(line)
         print(f"reproduce: {command_text(options)}")
     status = report_beside(options, expected, remark if options.json else print)
     if _failed(checks) or status == 1:
         return 1
-    if _unwitnessed(enforced):
-        raise BadInput(f"{options.kernel}: {_NOTHING}")
+    if nothing:
+        raise BadInput(f"{other or options.kernel}: {_NOTHING}")
     return status
 
 
@@ -78,7 +82,7 @@ def kernel_record(
         "known_divergences": departed,
         "seconds": round(seconds, 3),
         "predicted_only": {},
-        "not_asked": {_NOTHING: 1} if _unwitnessed(enforced) else {},
+        "not_asked": nothing_came(enforced),
         "mappings": enforced.extent[0],
         "unfollowed": {"outside": enforced.extent[1], "reserved": enforced.extent[2]},
         "assumed": [],
@@ -116,7 +120,12 @@ def kernel_record(
 
 
 def _lines(
-    enforced: Enforced, checks: Sequence[Check], lines: Iterable[str], limit: str
+    enforced: Enforced,
+    checks: Sequence[Check],
+    lines: Iterable[str],
+    limit: str,
+    *,
+    nothing: bool,
 ) -> Iterator[str]:
     yield from lines
     yield ""
@@ -126,7 +135,7 @@ def _lines(
         yield f"{'ok    ' if check.holds else 'FAILED'} {check.text}"
     yield ""
     counts = enforced.counts
-    word = _NOTHING if _unwitnessed(enforced) else "protected as the mappings have it"
+    word = _NOTHING if nothing else "protected as the mappings have it"
     yield (
         f"verdict: {'FAILED' if _failed(checks) else word}; {_attacks_text(enforced)}writing "
         f"withheld from {counts.no_write:,} of {counts.frames:,} frames, execution from "
@@ -147,6 +156,10 @@ def _failed(checks: Sequence[Check]) -> bool:
     return any(not check.holds for check in checks)
 
 
-def _unwitnessed(enforced: Enforced) -> bool:
-    """Return whether nothing came to the host since protection began: no rule was ever needed."""
-    return not any(enforced.exits.values())
+def nothing_came(enforced: Enforced, *, attacks_count: bool = False) -> dict[str, int]:
+    """Return why nothing is proved, as `not_asked` has it: no rule was ever needed; or nothing.
+
+    With `attacks_count` a stopped attack is something, too.
+    """
+    stopped = attacks_count and attack_counts(enforced.attacks)["stopped"]
+    return {} if stopped or any(enforced.exits.values()) else {_NOTHING: 1}

@@ -34,12 +34,16 @@ __all__ = ["run"]
 def run(options: argparse.Namespace) -> int:
     """Protect SOURCE, a Linux kernel or the built-in guest, and return the exit status."""
     if options.source is not None:
-        if options.kernel is not None:
-            raise BadInput("SOURCE and --kernel: choose one of them")
+        if options.kernel is not None or options.guest is not None:
+            raise BadInput("SOURCE and --kernel or --guest: choose one of them")
         if options.machine is not None:
             raise BadInput("--with runs a guest: it isn't for SOURCE")
         return _protect_source(options)
     # Not imported for SOURCE: they need the emulator.
+    if options.guest is not None:
+        from crosswalk.emu.cli.protect_other import protect_other  # noqa: PLC0415
+
+        return protect_other(options)
     if options.kernel is not None:
         from crosswalk.emu.cli.protect_kernel import protect_kernel  # noqa: PLC0415
 

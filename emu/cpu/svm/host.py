@@ -166,13 +166,12 @@ class Host:
     ) -> None:
         """Execute VMRUN: what the CPU does now, it does as a guest from here on.
 
-        The CPU has to be at CPL 0, not in 5-level paging; all of its registers stay as they are,
-        but for EFER.SVME, which a guest has. Writes to these control registers, these exceptions,
-        and with `efer` writes to EFER, are exits. Without `nxe` the host has EFER.NXE clear: bit 63
-        of a nested entry is then reserved.
+        The CPU may be at any privilege level, not in 5-level paging; all of its registers stay as
+        they are, but for EFER.SVME, which a guest has. Writes to these control registers, these
+        exceptions, and with `efer` writes to EFER, are exits. Without `nxe` the host has EFER.NXE
+        clear: bit 63 of a nested entry is then reserved.
 
-        Raises `BadInput` for a CPU that is in user mode or in 5-level paging, `CrosswalkError` if
-        VMRUN fails.
+        Raises `BadInput` for a CPU in 5-level paging, `CrosswalkError` if VMRUN fails.
         """
         cpu, engine = self._cpu, self._cpu.engine
         state = self._state()
@@ -275,8 +274,6 @@ class Host:
         }
         words["efer"] = read(x86.UC_X86_REG_MSR, MSR.EFER) | EFER.SVME
         words["pat"] = read(x86.UC_X86_REG_MSR, MSR.PAT)
-        if cpu.cpl:
-            raise BadInput("a CPU in user mode can't be taken into guest mode")
         if words["cr4"] & CR4.LA57:
             raise BadInput("no emulated CPU has both nested paging and 5-level paging")
         words |= {"rip": cpu.rip, "rsp": cpu.rsp, "rax": cpu.general(0), "rflags": cpu.rflags}

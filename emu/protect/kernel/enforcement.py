@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from crosswalk.emu.load.linux.image import KernelImage
+from crosswalk.emu.load.image import GuestImage
 from crosswalk.emu.protect.kernel.facts import GuestState, find_facts
 from crosswalk.emu.protect.kernel.guestwalk import find_kernel_root
 from crosswalk.emu.protect.kernel.rights import RightsFollower, image_frames, kept_frames
@@ -29,6 +29,8 @@ __all__ = ["Enforcement"]
 
 class Enforcement(ABC):
     """What a host withholds from a kernel in `memory`, by its nested tables `nested`.
+
+    `keeps`: sections that are named as data never become anything else, as it is in Linux.
 
     `exits` counts all exits by name, `causes` the nested faults by the rule that decided them.
     Rights are followed where a rule needs them, and when the kernel has the CPU drop translations
@@ -52,7 +54,15 @@ class Enforcement(ABC):
     loaded_code: Bools
     unloaded: Bools
 
-    def __init__(self, memory: PhysicalMemory, kernel: KernelImage, nested: FrameTables) -> None:
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        kernel: GuestImage,
+        nested: FrameTables,
+        *,
+        keeps: bool = True,
+    ) -> None:
+        self._keeps = keeps
         self.memory, self.nested, self._kernel = memory, nested, kernel
         self.kind: TableKind = nested.kind
         self.causes: Counter[Cause] = Counter()
@@ -106,7 +116,7 @@ class Enforcement(ABC):
         self.rights = RightsFollower(self.memory, context, self.kind)
         count = self.rights.count
         tables = self.rights.tables()
-        kept = kept_frames(self._kernel, count)
+        kept = kept_frames(self._kernel, count) if self._keeps else np.zeros(count, np.bool_)
         if self.kind is TableKind.NPT:
             self.grants = grant(self.rights.initial, image, kept, tables)
         else:
@@ -117,7 +127,7 @@ class Enforcement(ABC):
         self.withdrawn, self.user_code = self.followed.copy(), self.followed.copy()
         self.loaded_code, self.unloaded = self.followed.copy(), self.followed.copy()
         self.later = LaterSeals(self.memory, count)
-        self.later.add(self.rights, ~image)
+        self.later.add(self.rights, ~self.grants.sealed)
         return self.grants
 
     def follow(self) -> None:
@@ -158,7 +168,7 @@ class Enforcement(ABC):
 
     def seal(self, frames: Bools) -> None:
         """Seal those of these frames, which lost writing, that are to be; see `to_seal`."""
-        self.later.add(self.rights, frames & ~self.grants.image)
+        self.later.add(self.rights, frames & ~self.grants.sealed)
 
     @property
     def writable(self) -> Bools:
@@ -182,10 +192,9 @@ class Enforcement(ABC):
 
     def decide(self, frame: int, *, write: bool, fetch: bool) -> Cause:
         """Handle a nested fault at a frame of RAM: grant what the rules do; return the rule."""
-        image = bool(self.grants.image[frame])
         sealed, text = bool(self.grants.sealed[frame]), bool(self.grants.text[frame])
-        freed = False
-        if not sealed and (write or (not image and self.state.cpl == 0)):
+        freed, later = False, not sealed
+        if later and (write or self.state.cpl == 0):
             self.follow()
             freed = self.released(frame)
             sealed, text = bool(self.later.frames[frame]), bool(self.later.code[frame])
@@ -201,7 +210,7 @@ class Enforcement(ABC):
         )
         facts = replace(facts, freed=freed)
         kept = bool(self.grants.kept[frame])
-        cause = decide(facts, sealed=sealed, text=text, kept=kept, image=image)
+        cause = decide(facts, sealed=sealed, text=text, kept=kept, later=later)
         self.causes[cause] += 1
         if cause in {Cause.USER_CODE, Cause.PROCESS_CODE}:
             self.user_code[frame] = True

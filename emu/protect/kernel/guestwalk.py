@@ -11,7 +11,7 @@ import numpy as np
 
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
-__all__ = ["Leaf", "find_kernel_root", "find_leaf", "find_user_root", "lower_leaves"]
+__all__ = ["Leaf", "entries_of", "find_kernel_root", "find_leaf", "find_user_root", "lower_leaves"]
 
 _PRESENT, _WRITE, _USER, _LARGE, _NX = 1, 2, 4, 0x80, 1 << 63
 _ADDRESS = (1 << 52) - FRAME
@@ -58,6 +58,20 @@ def find_leaf(memory: PhysicalMemory, root: int, va: int) -> Leaf | None:
             )
         table = entry & _ADDRESS
     raise AssertionError("level 1 ends every walk")
+
+
+def entries_of(memory: PhysicalMemory, root: int, va: int) -> Iterator[int]:
+    """Yield the addresses of the entries that map the page that `va` is in, from the root down."""
+    table = root & _ADDRESS
+    for level in range(_LEVELS, 0, -1):
+        at = table + 8 * (va >> 12 + 9 * (level - 1) & 511)
+        entry = memory.word(at)
+        if entry is None or not entry & _PRESENT:
+            return
+        yield at
+        if level < _LEVELS and entry & _LARGE:
+            return
+        table = entry & _ADDRESS
 
 
 def lower_leaves(memory: PhysicalMemory, root: int) -> Iterator[int]:

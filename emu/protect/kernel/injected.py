@@ -18,7 +18,7 @@ from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.protection.pagelist import Permission
 
-__all__ = ["find_frames", "injected_code", "planted"]
+__all__ = ["find_frames", "free_frames", "injected_code", "planted"]
 
 _NX = 1 << 63
 _SITE_PAGES = 2
@@ -112,7 +112,7 @@ def find_frames(host: Enforcement) -> AttackFrames:
         if (leaf := find_leaf(memory, root, IMAGE + frame * FRAME)) and leaf.size == FRAME
     )
     data = _numbers(grants.kept & writable & ~executable & ~grants.tables)
-    free = [each * FRAME for each in _free(memory, writable & ~grants.image & ~grants.tables)]
+    free = [each * FRAME for each in free_frames(memory, writable & ~grants.image & ~grants.tables)]
     users = (
         (va, pa)
         for va, pa in _user_code(memory, root)
@@ -149,7 +149,7 @@ def _loaded(host: Enforcement) -> tuple[int, int]:
     By the kernel's own tables, whatever the host has sealed; zeros if there is none.
     """
     own = host.rights.own
-    code = may(own, Permission.EXECUTE) & ~may(own, Permission.WRITE) & ~host.grants.image
+    code = may(own, Permission.EXECUTE) & ~may(own, Permission.WRITE) & ~host.grants.sealed
     for frame, places in host.rights.places(code).items():
         direct = DIRECT + frame * FRAME
         other = next((va for va in places if va != direct), 0)
@@ -169,7 +169,7 @@ def _moved(memory: PhysicalMemory, root: int, frames: dict[str, int]) -> dict[st
     return found
 
 
-def _free(memory: PhysicalMemory, among: Bools) -> Iterator[int]:
+def free_frames(memory: PhysicalMemory, among: Bools) -> Iterator[int]:
     """Yield the numbers of the last zeroed frames, the last one first."""
     numbers = np.flatnonzero(among)[::-1]
     found = 0

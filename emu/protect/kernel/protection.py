@@ -9,7 +9,7 @@ from crosswalk.emu.cpu.engine import attach
 from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.cpu.svm.host import Exit, Host
 from crosswalk.emu.load.boot import Boot
-from crosswalk.emu.load.linux.image import KernelImage
+from crosswalk.emu.load.image import GuestImage
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
 from crosswalk.emu.protect.kernel.facts import (
     LONGEST_INSTRUCTION,
@@ -53,15 +53,16 @@ class Refusal:
 
 
 class Protection(Enforcement):
-    """The host of a booting kernel, from its first instruction on.
+    """The host of a booting kernel, from its first instruction on, or from where it is now.
 
     `kernel` is what `boot`, on the host's model, boots. Before `enforce` nothing is withheld.
+    `keeps` as `Enforcement` has it.
     A refused exit ends the run: `refusal` says which.
 
     Raises `BadInput` where the CPU can't be taken into guest mode.
     """
 
-    def __init__(self, boot: Boot, kernel: KernelImage) -> None:
+    def __init__(self, boot: Boot, kernel: GuestImage, *, keeps: bool = True) -> None:
         machine = boot.machine
         self.boot, self.machine = boot, machine
         size = machine.ram.size
@@ -71,7 +72,7 @@ class Protection(Enforcement):
         self.host = Host(machine.cpu, self.host_memory)
         words = self.host.pool[: needed * (FRAME // 8)]
         nested = FrameTables(words, self.host.pool_start, size // FRAME)
-        super().__init__(boot.memory, kernel, nested)
+        super().__init__(boot.memory, kernel, nested, keeps=keeps)
         if size < 4 * GIB:  # Devices.
             self.nested.set(size, 4 * GIB - size, READ_WRITE)
         self.refusal: Refusal | None = None

@@ -47,11 +47,15 @@ class Check:
 
 
 def checks(
-    plain: PlainBoot, protected: ProtectedBoot, words: Sequence[tuple[int, int]]
+    plain: PlainBoot,
+    protected: ProtectedBoot,
+    words: Sequence[tuple[int, int]],
+    *,
+    end: str = "idle",
 ) -> Iterator[Check]:
     """Yield the checks; of a kernel that was stopped on its way, the failed one alone.
 
-    `words` are the words of memory that differ between the two guests at idle: (without nested
+    `words` are the words of memory that differ between the two guests at the `end`: (without nested
     paging, with it).
     """
     yield accounted(protected, ExitCode.NPF.name, "nested faults", protected.refusal)
@@ -70,7 +74,7 @@ def checks(
     )
     others = sum(one ^ other != EFER.SVME for one, other in words)
     yield Check(
-        f"memory at idle as without nested paging: EFER.SVME in {len(words) - others:,} saved "
+        f"memory at {end} as without nested paging: EFER.SVME in {len(words) - others:,} saved "
         f"words, {others:,} other words differ",
         not others,
     )
@@ -107,7 +111,7 @@ def enforced_checks(enforced: Enforced) -> Iterator[Check]:
         not sealing.unsealed,
     )
     for each in (each for each in enforced.attacks if each.built):
-        end = "succeeds, as said" if isinstance(each.result, NotStopped) else "is stopped"
+        end = "succeeds, as said" if isinstance(each.attack.expected, NotStopped) else "is stopped"
         yield Check(f"{each.attack.name}: works unprotected; {end}", not each.wrong)
 
 

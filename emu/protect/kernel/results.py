@@ -115,10 +115,13 @@ class Enforced:
     attacks: tuple[Attacked[Code], ...]
 
 
-def counts_of(host: Enforcement) -> Counts:
-    """Return the numbers when protection begins; `BadInput` where no text is protected yet."""
+def counts_of(host: Enforcement, *, text: bool = True) -> Counts:
+    """Return the numbers when protection begins.
+
+    Raises `BadInput` where `text` has to be protected by then, and none is.
+    """
     grants: Grants = host.grants
-    if not grants.text.any():
+    if text and not grants.text.any():
         raise BadInput("the kernel hasn't write-protected its text there (--protect-at)")
     collective: Permissions = as_listed(host.rights.initial)
     no_execute = grants.permissions & np.uint8(executes(host.kind)) == 0
@@ -152,12 +155,12 @@ class Beginning:
     seconds: float
 
 
-def begun(host: Enforcement, since: float) -> Beginning:
+def begun(host: Enforcement, since: float, *, text: bool = True) -> Beginning:
     """Return what is now that protection has begun; exits are counted from here on.
 
-    `since` is the CPU time when computing began. Errors as `counts_of`.
+    `since` is the CPU time when computing began. `text` and errors as in `counts_of`.
     """
-    counts, content, before = counts_of(host), _sealed_words(host), dict(host.exits)
+    counts, content, before = counts_of(host, text=text), _sealed_words(host), dict(host.exits)
     host.exits.clear()
     seconds = time.process_time() - since
     return Beginning(counts, content, host.later.added, before, seconds)
@@ -178,7 +181,7 @@ def sum_up(
     if not refused:
         host.withdraw()
     later = host.later
-    outside = ~host.grants.image & ~later.frames
+    outside = ~host.grants.sealed & ~later.frames
     unsealed = {} if refused else to_seal(host.rights, outside)
     found = host.read_back()
     stale = may(found, Permission.WRITE) & ~host.rights.fresh_writable(host.root)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from crosswalk.emu.load.linux.image import KernelImage
+from crosswalk.emu.load.image import GuestImage
 from crosswalk.emu.protect.kernel.guestwalk import find_user_root
 from crosswalk.emu.protect.kernel.rules import may
 from crosswalk.emu.protect.permissions import Bools, Permissions, collective_permissions
@@ -171,7 +171,7 @@ class RightsFollower:
         return found
 
 
-def image_frames(kernel: KernelImage, count: int) -> Bools:
+def image_frames(kernel: GuestImage, count: int) -> Bools:
     """Return which of `count` frames are the kernel's image, gaps between segments included."""
     found = np.zeros(count, np.bool_)
     start = min(start for start, _, _ in kernel.segments)
@@ -179,7 +179,7 @@ def image_frames(kernel: KernelImage, count: int) -> Bools:
     return found
 
 
-def kept_frames(kernel: KernelImage, count: int) -> Bools:
+def kept_frames(kernel: GuestImage, count: int) -> Bools:
     """Return which of `count` frames hold only data that a kernel never frees.
 
     None of them, where the image's file doesn't name its sections.

@@ -19,9 +19,9 @@ __all__ = ["Cause", "FaultFacts", "Grants", "decide", "grant", "grant_each", "ma
 class Grants:
     """What nested tables grant each frame when protection begins, and which frames are sealed.
 
-    Sealed frames lie in the kernel's image and weren't writable; `text` are those of them that
-    are executable. `tables` served as paging structures at that moment, `image` are all frames of
-    the image, `kept` those of its data that are never freed.
+    Sealed frames lie in the kernel's image, were mapped and weren't writable; `text` are those of
+    them that are executable. `tables` served as paging structures at that moment, `image` are all
+    frames of the image, `kept` those of its data that are never freed.
     """
 
     permissions: Permissions
@@ -85,7 +85,7 @@ def grant(collective: Permissions, image: Bools, kept: Bools, tables: Bools) -> 
     kept data that is no table.
     """
     writable, executable = may(collective, Permission.WRITE), may(collective, Permission.EXECUTE)
-    sealed = image & ~writable
+    sealed = image & ~writable & (collective != 0)
     no_execution = ~executable & ~tables & (sealed | (kept & image))
     permissions = np.full_like(collective, ALL)
     permissions[~writable] &= ~np.uint8(Permission.WRITE)
@@ -103,37 +103,39 @@ def grant_each(
     """
     writable = may(collective, Permission.WRITE)
     permissions = collective & np.uint8(Permission.WRITE | executes) | np.uint8(Permission.READ)
-    sealed = image & ~writable
+    sealed = image & ~writable & (collective != 0)
     text = sealed & may(collective, Permission.EXECUTE)
     return Grants(permissions, sealed, text, tables, image, kept & image)
 
 
-def decide(fault: FaultFacts, *, sealed: bool, text: bool, kept: bool, image: bool = True) -> Cause:
+def decide(
+    fault: FaultFacts, *, sealed: bool, text: bool, kept: bool, later: bool = False
+) -> Cause:
     """Return the rule for a nested fault at a frame; `kept` as in Grants.
 
-    `sealed` and `text` are as in Grants for a frame of the `image`; of another frame they say that
-    it was sealed when it turned read-only, and that it is code.
+    So are `sealed` and `text`, but of a frame that wasn't sealed when protection began (`later`)
+    they say that it was when it turned read-only, and that it is code.
     """
     if fault.write:
-        return _store(fault, sealed=sealed, text=text, image=image)
+        return _store(fault, sealed=sealed, text=text, later=later)
     if not fault.fetch:
         return Cause.REFUSED
     if fault.cpl == 0:
-        return Cause.LOADED_CODE if sealed and text and not image else Cause.REFUSED
+        return Cause.LOADED_CODE if sealed and text and later else Cause.REFUSED
     if fault.cpl == 3 and fault.user_code:
-        if sealed and image and not text and not fault.writable:
+        if sealed and not later and not text and not fault.writable:
             return Cause.USER_CODE
         if not sealed and not kept:
             return Cause.PROCESS_CODE
     return Cause.REFUSED
 
 
-def _store(fault: FaultFacts, *, sealed: bool, text: bool, image: bool) -> Cause:
+def _store(fault: FaultFacts, *, sealed: bool, text: bool, later: bool) -> Cause:
     if text or (fault.loaded and not sealed):
         patching = fault.cpl == 0 and fault.write_protect and not fault.interrupts
         if not (patching and fault.in_text and fault.window):
             return Cause.REFUSED
-        return Cause.PATCHED if sealed and image else Cause.LOADED
+        return Cause.PATCHED if sealed and not later else Cause.LOADED
     if sealed or not fault.writable:
         return Cause.REFUSED
     return Cause.FREED if fault.freed else Cause.FOLLOWED

@@ -19,7 +19,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["Guest", "PlainBoot", "ProtectedBoot", "run_plain", "run_protected"]
+__all__ = ["Guest", "PlainBoot", "ProtectedBoot", "plain_boot", "run_plain", "run_protected"]
 
 _IDLE = Point(PointKind.IDLE)
 
@@ -68,7 +68,7 @@ def run_plain(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> Plai
         if reached.point == protect_at:
             early = time.process_time() - began
             require_early(protect_at, reached.system_calls)
-    return _plain(boot, early, time.process_time() - began)
+    return plain_boot(boot, early, time.process_time() - began)
 
 
 def run_protected(
@@ -108,7 +108,7 @@ def run_protected(
     if beginning is None:
         raise BadInput(f"the kernel was stopped before {protect_at}: {refusal}")
     policy = beginning.seconds + protection.policy_seconds
-    plain = _plain(boot, early, time.process_time() - began - policy)
+    plain = plain_boot(boot, early, time.process_time() - began - policy)
     enforced = sum_up(
         protection,
         beginning,
@@ -127,7 +127,8 @@ def _boot(ram: Ram, guest: Guest) -> Boot:
     )
 
 
-def _plain(boot: Boot, early: float, seconds: float) -> PlainBoot:
+def plain_boot(boot: Boot, early: float, seconds: float) -> PlainBoot:
+    """Return what a boot has come to: its console and counts, and these CPU seconds."""
     machine = boot.machine
     events = sum(machine.counts.values())
     return PlainBoot(bytes(machine.console), events, machine.system_calls, early, seconds)

@@ -1,8 +1,8 @@
 """The kernel in Unicorn as a subject of attacks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from crosswalk.emu.cpu.cpu import GENERAL
+from crosswalk.emu.cpu.cpu import GENERAL, Segment
 from crosswalk.emu.pc.pc import Ended, Stop
 from crosswalk.emu.protect.attack import (
     Attack,
@@ -26,10 +26,13 @@ from crosswalk.emu.protect.kernel.injected import find_frames, injected_code, pl
 from crosswalk.emu.protect.kernel.protection import Protection, Refusal
 from crosswalk.walker.architecture import RFlags
 
-__all__ = ["KernelSubject", "attack_kernel"]
+__all__ = ["KernelSubject", "attack_kernel", "linux_subject"]
 
 _SECONDS = 20
 _R15 = GENERAL.index("r15")
+# Flat segments, for a guest that is in user mode when it is attacked.
+_CODE_SEGMENT = Segment(0x10, 0, 0xFFFF_FFFF, 0x00A0_9B00)
+_STACK_SEGMENT = Segment(0x18, 0, 0xFFFF_FFFF, 0x00C0_9300)
 
 
 def attack_kernel(protection: Protection) -> Iterator[Attacked[Code]]:
@@ -39,20 +42,35 @@ def attack_kernel(protection: Protection) -> Iterator[Attacked[Code]]:
     """
     frames = find_frames(protection)
     yield from run_attacks(
-        KernelSubject(protection, frames),
+        linux_subject(protection, frames),
         attack_table(frames),
         lacking=lambda attack: lacking(attack.program, frames),
     )
 
 
+def linux_subject(protection: Protection, frames: AttackFrames) -> "KernelSubject":
+    """Return Linux as the subject of attacks on these frames."""
+
+    def plant(attack: Attack[Code]) -> Iterable[tuple[int, bytes]]:
+        return planted(frames, injected_code(attack, protection.memory, frames))
+
+    return KernelSubject(protection, IMAGE + frames.site, plant)
+
+
 class KernelSubject:
     """The kernel, attacked from the state that it is in now; a `Subject`.
 
-    Injected code replaces the text at `frames.site`.
+    `plant` returns what has to be in memory for an attack: physical addresses and bytes. Its code
+    begins at the linear address `start`, and runs at privilege level 0.
     """
 
-    def __init__(self, protection: Protection, frames: AttackFrames) -> None:
-        self._protection, self._frames = protection, frames
+    def __init__(
+        self,
+        protection: Protection,
+        start: int,
+        plant: Callable[[Attack[Code]], Iterable[tuple[int, bytes]]],
+    ) -> None:
+        self._protection, self._start, self._plant = protection, start, plant
         machine = protection.machine
         machine.cpu.load()
         self._cpu = machine.cpu.snapshot()
@@ -78,14 +96,16 @@ class KernelSubject:
 
     def run(self, attack: Attack[Code]) -> Result:
         """Run the code of an attack with interrupts off, and return its result."""
-        protection, machine, frames = self._protection, self._protection.machine, self._frames
+        protection, machine = self._protection, self._protection.machine
         target = attack.program.target
-        code = injected_code(attack, protection.memory, frames)
-        for pa, data in planted(frames, code):
+        for pa, data in self._plant(attack):
             machine.ram.write(pa, data)
         machine.engine.ctl_flush_tb()
         with machine.cpu.changed():
-            machine.cpu.rip = IMAGE + frames.site
+            if machine.cpu.cpl:
+                machine.cpu.enter(_CODE_SEGMENT, 0)
+                machine.cpu.set_segment("ss", _STACK_SEGMENT)
+            machine.cpu.rip = self._start
         machine.cpu.rflags = self._rflags & ~RFlags.IF
         before = None if target is None else machine.ram.read(target, 8)
         ended = machine.run(seconds=_SECONDS)

@@ -25,7 +25,7 @@ from crosswalk.emu.protect.kernel.attacks import Code, attack_table
 from crosswalk.emu.protect.kernel.injected import find_frames
 from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.emu.protect.kernel.report import attack_counts, attack_lines, attack_record
-from crosswalk.emu.protect.kernel.subject import KernelSubject, attack_kernel
+from crosswalk.emu.protect.kernel.subject import attack_kernel, linux_subject
 from crosswalk.guest.init import init_archive
 from crosswalk.walker.protection.pagelist import Permission
 from tests.emu.load.linux.distribution_kernels import CLOUD, INIT, fetched
@@ -68,7 +68,7 @@ def unexpected(guest):
 def subject_of(guest):
     guest.go_on()
     frames = find_frames(guest.protection)
-    return KernelSubject(guest.protection, frames), frames
+    return linux_subject(guest.protection, frames), frames
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_what_a_real_kernel_makes_read_only_later_cannot_be_written_past_its_tab
     for frame in (withdrawn, loaded):
         frames = replace(find_frames(protection), text=frame * PAGE)
         attack = next(each for each in attack_table(frames) if each.name == "text, direct map")
-        subject = KernelSubject(protection, frames)
+        subject = linux_subject(protection, frames)
         assert NotStopped() == run_attack(subject, attack, protected=False)
         assert NestedFault(frame * PAGE, 7) == run_attack(subject, attack) == attack.expected
         subject.restore()

@@ -1,0 +1,115 @@
+"""`protect --guest`, with the project's own sample kernel."""
+
+import numpy as np
+import pytest
+
+from crosswalk.emu.protect.kernel import guest_scenario
+from crosswalk.emu.protect.kernel.protection import Protection
+from crosswalk.guest.sample import EXIT_PORT, Bug, sample_kernel
+from crosswalk.walker.protection.pagelist import Permission
+from tests.emu.load.linux.kernels import elf_of
+from tests.emu.protect.kernel.tiny_kernel import PATCH, READY, RUN_USER, tiny_kernel
+
+AT = ("--ram", "16", "--exit-port", hex(EXIT_PORT))
+NOT_STOPPED = ["execute free memory", "write data"]
+
+
+@pytest.fixture
+def sample(tmp_path):
+    def written(bug=None):
+        path = tmp_path / "sample.elf"
+        path.write_bytes(sample_kernel(bug))
+        return path
+
+    return written
+
+
+def test_a_guest_is_protected_from_its_first_process_on_and_attacked(run, sample):
+    ran = run("protect", "--guest", sample(), *AT)
+    assert 0 == ran.status, ran.out + ran.err
+    assert "\nat user: 4,096 frames, by collective rights 1 read-only, 13 read-write, 4 " in ran.out
+    assert "forge tables: CR3 set to forged tables that map all memory" in ran.out
+    assert "EXITINFO1 0x15 (fetch), EXITINFO2 0x102000" in ran.out
+    assert "ok     memory at exit as without nested paging" in ran.out
+    assert "clear SMEP: CR4.SMEP cleared\n    not built: CR4.SMEP is clear\n" in ran.out
+    assert "swap rodata" in ran.out
+    assert "    not built: it takes what is known of Linux alone\n" in ran.out
+    assert (
+        "verdict: protected as the mappings have it; 6 attacks stopped, 2 not, 7 not built; "
+        in (ran.out)
+    )
+
+
+def test_what_turns_read_only_later_is_followed_and_sealed(run, sample):
+    ran = run("protect", "--guest", sample(), *AT, "--protect-at", "symbol:load_module", "--json")
+    document = ran.document
+    assert 0 == ran.status
+    assert ("multiboot", "sample.elf") == (document["format"], document["guest"])
+    assert {"followed": 1} == document["nested_faults"]
+    assert (1, 0, 0) == tuple(document["since"][name] for name in ("sealed", "freed", "late"))
+    assert (0, 0) == (document["divergences"], document["guest_exit"])
+    assert {"stopped": 6, "not_stopped": 2, "not_built": 7} == document["attack_counts"]
+    attacks = {each["name"]: each for each in document["attacks"]}
+    assert NOT_STOPPED == [name for name, each in attacks.items() if each["protected"]]
+    assert ("0x100000", 7) == (attacks["own entry"]["gpa"], attacks["own entry"]["error_code"])
+
+
+def test_a_page_that_is_writable_and_executable_is_withheld_nothing(run, sample):
+    ran = run("protect", "--guest", sample(Bug.WRITABLE_MODULE), *AT, "--expect", "no wx")
+    assert 1 == ran.status
+    assert "1 all three" in ran.out
+    assert "verdict: protected as the mappings have it" in ran.out
+
+
+def test_a_host_that_grants_too_much_fails_the_command(run, sample, monkeypatch):
+    def writable(protection):
+        grants = enforce(protection)
+        protection.nested.grant(protection.nested.granted | np.uint8(Permission.WRITE))
+        protection.host.flush()
+        return grants
+
+    enforce = Protection.enforce
+    monkeypatch.setattr(Protection, "enforce", writable)
+    ran = run("protect", "--guest", sample(), *AT)
+    assert 1 == ran.status
+    for name in ("write past WP", "own entry", "forge tables"):
+        assert f"FAILED {name}: works unprotected; is stopped" in ran.out
+
+
+def test_a_linux_kernel_is_protected_as_one(run, tmp_path):
+    path = tmp_path / "vmlinux"
+    content = elf_of(tiny_kernel(f"{PATCH}{RUN_USER}"))
+    path.write_bytes(content + b"Linux version 0.0\n\0")
+    ran = run("protect", "--guest", path, "--ram", "32", "--protect-at", f"console:{READY}")
+    assert 0 == ran.status, ran.out + ran.err
+    assert "forge the patching window: forged tables with one page" in ran.out
+    assert "1 nested faults: text patching" in ran.out
+
+
+def test_a_guest_that_fails_says_so(run, sample, monkeypatch):
+    monkeypatch.setattr(guest_scenario, "attack_guest", lambda _: iter(()))
+    ran = run("protect", "--guest", sample(), "--ram", "16")
+    # Without the port that it exits by it goes on, to halt for good.
+    assert (2, "") == (ran.status, ran.out)
+    assert "crosswalk: error: the guest didn't reach idle" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protect-at", "instructions:1"], "the guest is without paging there"),
+        (["--protect-at", "symbol:nothing"], "no such symbol"),
+        (["--tables", "ept"], "--guest is protected by nested paging alone"),
+        (["--until", "exit"], "the point exit needs --exit-port"),
+        (["--protect-at", "cr3:99"], "came before cr3:99"),
+        (["--kernel", "{sample}"], "name one guest each"),
+    ],
+    ids=str,
+)
+def test_bad_usage_is_one_line(run, sample, arguments, message):
+    path = sample()
+    port = [] if "exit" in arguments else ["--exit-port", hex(EXIT_PORT)]
+    given = [each.format(sample=path) for each in arguments]
+    ran = run("protect", "--guest", path, "--ram", "16", *port, *given)
+    assert (2, "") == (ran.status, ran.out)
+    assert message in ran.err.splitlines()[-1]
