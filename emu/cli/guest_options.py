@@ -158,6 +158,7 @@ POINTS = Group(
     ),
 )
 
+_OF_POINTS = ("--until", "--system-map")
 _FOR_ONE = ("--exit-port", "--tick-every")
 
 
@@ -168,7 +169,7 @@ def _protected() -> Group:
         for each in GUEST.options
         if each.names[0] != "--model"
     ]
-    until, _, system_map = POINTS.options
+    points = [each for each in POINTS.options if each.names[0] in _OF_POINTS]
     return Group(
         GUEST.title,
         (
@@ -181,7 +182,7 @@ def _protected() -> Group:
                 "be read), of another guest when its mappings are to stay as they are (user)",
                 needs=_EITHER,
             ),
-            *(replace(each, needs=("guest",)) for each in (until, system_map)),
+            *(replace(each, needs=("guest",)) for each in points),
         ),
     )
 
