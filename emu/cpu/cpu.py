@@ -32,7 +32,7 @@ _PROTECTED, _LMA, _CODE_64, _VM = 1 << 7, 1 << 14, 1 << 15, 1 << 17
 _GUEST = 1 << 21  # A guest under SVM runs.
 _OF_CODE = _CPL | _SHADOW | _CODE_32 | _STACK_32 | _BASED | _CODE_64
 _IN_PAGE, _HALF_4, _HALF_5 = PAGE_BYTES - 1, 1 << 47, 1 << 56
-_LA57 = int(CR4.LA57)
+_LA57, _WRAP = int(CR4.LA57), 1 << 64
 _CONTROL = ("cr0", "cr2", "cr3", "cr4")
 _TOP, _TOP_32 = (1 << 64) - 1, (1 << 32) - 1
 _LIMITS = {16: 0xFFFF, 32: 0xFFFF_FFFF, 64: 0xFFFF_FFFF}
@@ -370,9 +370,15 @@ class Cpu:
 
         Where there is no RAM, all bits read as ones.
         """
-        if va & _IN_PAGE <= PAGE_BYTES - size:
-            pa = self._translate(va & self._top, write=False)
-            return None if pa is None else self.physical(pa, size)
+        if va & _IN_PAGE <= PAGE_BYTES - size and self.guard is None:
+            # As below, without the calls: this is what delivering an event mostly does.
+            self._va.value = va if self._longs[self._mode_at] & _LMA else va & _TOP_32
+            if self._walk_to_read():
+                return None
+            start = self._pa.value - self._start
+            if 0 <= start < self._size:
+                return self._content[start : start + size].tobytes()
+            return b"\xff" * size
         found = b""
         while len(found) < size:
             at = va + len(found) & self._top
@@ -405,10 +411,15 @@ class Cpu:
 
         `first` is the address of the value that is pushed first: the one that would fault.
         """
-        pa = self._translate(first & self._top, write=True)
-        if pa is not None:
-            self._keep(pa - (first - bottom), frame)
-        return pa is not None
+        if self.guard is not None:
+            self.guard(first & self._top, True)  # as `guard` is called
+        self._va.value = first if self._longs[self._mode_at] & _LMA else first & _TOP_32
+        if self._walk_to_write():
+            return False
+        start = self._pa.value - (first - bottom) - self._start
+        if 0 <= start < self._size:
+            self._content[start : start + len(frame)] = frame
+        return True
 
     def _keep(self, pa: int, data: bytes) -> None:
         start = pa - self._start
@@ -437,7 +448,7 @@ class Cpu:
     def canonical(self, va: int) -> bool:
         """Return whether `va` is canonical under the guest's paging."""
         half = _HALF_5 if self._quads[self._cr4] & _LA57 else _HALF_4
-        return va < half or va >= (1 << 64) - half
+        return va < half or va >= _WRAP - half
 
     @property
     def _top(self) -> int:

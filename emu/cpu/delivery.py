@@ -124,10 +124,10 @@ def _enter(cpu: Cpu, event: Event, rflags: int) -> None:
     external = 0 if kind is _SOFTWARE else EXTERNAL
     cpl, code, stack = cpu.cpl, cpu.selector("cs"), cpu.selector("ss")
     rip, rsp = cpu.rip, cpu.rsp
-    # From here on memory is reached with the supervisor's rights.
     cpu.forget_exception()
-    cpu.set_cpl(0)
-    cpu.store()
+    if cpl:  # From here on memory is reached with the supervisor's rights.
+        cpu.set_cpl(0)
+        cpu.store()
 
     gate = _gate(cpu, event, cpl, external)
     target = code_descriptor(cpu, gate.selector, cpl, external)
@@ -143,7 +143,8 @@ def _enter(cpu: Cpu, event: Event, rflags: int) -> None:
     if kind is _EXCEPTION and vector in WITH_ERROR_CODE:
         frame.append(event.error_code)
     cpu.rsp = _pushed(cpu, top & ~0xF, frame, external)
-    mark_accessed(cpu, gate.selector, target)
+    if not target.accessed:
+        mark_accessed(cpu, gate.selector)
 
     if event.cr2 is not None:
         cpu.cr2 = event.cr2

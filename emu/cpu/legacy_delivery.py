@@ -71,10 +71,10 @@ def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
     cpl, code = cpu.cpl, cpu.segment("cs")
     old = _Stack(cpu.segment("ss"), cpu.rsp & 0xFFFF_FFFF)
     eip = cpu.rip & 0xFFFF_FFFF
-    # From here on memory is reached with the supervisor's rights.
     cpu.forget_exception()
-    cpu.set_cpl(0)
-    cpu.store()
+    if cpl:  # From here on memory is reached with the supervisor's rights.
+        cpu.set_cpl(0)
+        cpu.store()
 
     gate = _gate(cpu, event, cpl, external)
     target = code_descriptor(cpu, gate.selector, cpl, external)
@@ -91,10 +91,12 @@ def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
         raise Fault(Vector.GP, external)
     pointer = _push_to(cpu, stack, frame, size, external)
 
-    mark_accessed(cpu, gate.selector, target)
+    if not target.accessed:
+        mark_accessed(cpu, gate.selector)
     new_stack = None
     if stack.loaded is not None:
-        mark_accessed(cpu, stack.segment.selector, stack.loaded)
+        if not stack.loaded.accessed:
+            mark_accessed(cpu, stack.segment.selector)
         new_stack = stack.segment
     cpu.rsp = _merged(cpu.rsp, pointer, stack)
     if event.cr2 is not None:
@@ -187,7 +189,6 @@ def enter_real(cpu: Cpu, event: Event, rflags: int) -> None:
     code, ip = cpu.segment("cs"), cpu.rip
     stack = _Stack(cpu.segment("ss"), cpu.rsp & 0xFFFF_FFFF)
     cpu.forget_exception()
-    cpu.store()
     ivt, at = cpu.segment("idt"), event.vector * _IVT_ENTRY
     if at + _IVT_ENTRY - 1 > ivt.limit:
         raise Fault(Vector.GP, event.vector * 8 | IN_IDT | external)

@@ -72,10 +72,8 @@ def code_descriptor(cpu: Cpu, selector: int, cpl: int, external: int) -> Descrip
     return target
 
 
-def mark_accessed(cpu: Cpu, selector: int, loaded: Descriptor) -> None:
+def mark_accessed(cpu: Cpu, selector: int) -> None:
     """Set the accessed flag in the descriptor of a segment that is loaded."""
-    if loaded.accessed:
-        return
     base, _ = cpu.table("ldt" if selector & IN_LDT else "gdt")
     at = base + (selector & ~7) + _ACCESS_BYTE
     value = read_system(cpu, at, 1)[0]

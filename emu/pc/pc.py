@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import unicorn
 from unicorn import x86_const as x86
@@ -71,8 +72,7 @@ class Ended:
     status: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """A delivered event, and the RIP and privilege level at which it occurred.
 
     `cr2` is the address of a page fault.
