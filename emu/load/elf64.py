@@ -1,6 +1,6 @@
 """A bare ELF file of 64-bit code: no boot protocol, entered in long mode.
 
-The state at its entry is the project's own, and docs/guests.md has it: `Elf64Guest.enter`.
+The state at its entry is the project's own, and docs/guest-formats.md has it: `Elf64Guest.enter`.
 """
 
 from dataclasses import dataclass, field

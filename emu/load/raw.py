@@ -1,6 +1,6 @@
 """Raw code: bytes that are loaded at an address and entered at the first one.
 
-The state at its entry is the project's own, and docs/guests.md has it: `RawGuest.enter`.
+The state at its entry is the project's own, and docs/guest-formats.md has it: `RawGuest.enter`.
 """
 
 from dataclasses import dataclass, field

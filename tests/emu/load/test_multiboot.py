@@ -47,7 +47,7 @@ def test_the_entry_is_flat_32_bit_code_without_paging():
 def test_the_guest_runs():
     machine, reached = booted(KERNEL)
     assert b"." == bytes(machine.console)
-    assert reached.paging is None
+    assert None is reached.paging
     assert "paging is off" in reached.unread
 
 
@@ -137,7 +137,7 @@ def test_the_header_is_looked_for_at_multiples_of_4_in_the_first_8_kib():
     header = multiboot_header(3)
     assert (8180, 3) == ((found := find_multiboot(bytes(8180) + header)).at, found.flags)
     for data in (bytes(8184) + header, bytes(2) + header, multiboot_header(3, checksum=0)):
-        assert find_multiboot(data) is None
+        assert None is find_multiboot(data)
 
 
 @pytest.mark.parametrize(

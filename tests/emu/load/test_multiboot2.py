@@ -169,7 +169,7 @@ def test_the_header_is_looked_for_at_multiples_of_8_in_the_first_32_kib():
     header = multiboot2_header()
     assert 32768 - 24 == find_multiboot2(bytes(32768 - 24) + header).at
     for data in (bytes(4) + header, multiboot2_header(checksum=3), bytes(32768) + header):
-        assert find_multiboot2(data) is None
+        assert None is find_multiboot2(data)
 
 
 def test_a_guest_of_both_kinds_is_loaded_as_the_newer_one():
