@@ -22,6 +22,7 @@ from crosswalk.emu.load.boot import Boot, Reached
 from crosswalk.emu.load.elf import read_elf_guest
 from crosswalk.emu.load.image import GuestImage
 from crosswalk.emu.load.points import Point
+from crosswalk.emu.load.stack import behind_call
 from crosswalk.emu.report.text import count_text, entry_name
 from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.aliases import Aliases, AliasQuery
@@ -36,6 +37,8 @@ __all__ = ["Rerun", "report_blame"]
 
 _MAPPINGS = 8
 """How many mappings of a frame are walked."""
+_CALLERS = 6
+"""How many return addresses of a stack are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,10 @@ def report_blame(
     if not options.blame:
         return []
     blamed = _blame(options.blame, ram, reached, rerun)
-    names = _CodeNames(options, image)
-    for line in _lines(blamed, names):
+    code = _Code(options, image)
+    for line in _lines(blamed, code):
         (remark if options.json else print)(line)
-    return _records(blamed, names)
+    return _records(blamed, code)
 
 
 def _blame(
@@ -139,28 +142,49 @@ def _record(rerun: Rerun, ram: Ram, words: Iterable[WatchedWord]) -> list[Writte
     return log.written()
 
 
-class _CodeNames:
-    """What instructions are called: by the symbols of the guest's file, or of another."""
+class _Code:
+    """The guest's code, by its file: what an instruction is called, and what calls."""
 
     def __init__(self, options: argparse.Namespace, image: GuestImage) -> None:
-        given = getattr(options, "system_map", None)
+        given = options.system_map
         self._symbols: Spans = image.names if given is None else symbols_of(str(given)).symbols
-        # Before a kernel has mapped itself, it runs at its physical addresses.
-        segments = read_elf_guest(image.file).segments if image.file else ()
-        self._moved = [(each.pa, each.size, each.va - each.pa) for each in segments]
+        self._segments = read_elf_guest(image.file).segments if image.file else ()
 
     def name(self, rip: int) -> str | None:
         """Return "symbol+0x12"; None where the address lies in no symbol."""
-        for distance in (0, *(by for pa, size, by in self._moved if by and 0 <= rip - pa < size)):
-            (row,) = self._symbols.rows_at(np.array([rip + distance], np.uint64)).tolist()
+        for address in (rip, *self._linked(rip)):
+            (row,) = self._symbols.rows_at(np.array([address], np.uint64)).tolist()
             if row >= 0:
                 symbol = self._symbols[row]
-                offset = rip + distance - symbol.start
+                offset = address - symbol.start
                 return f"{symbol.name}+{offset:#x}" if offset else symbol.name
         return None
 
+    def _linked(self, address: int) -> Iterator[int]:
+        """Yield where code is linked to that runs at its physical address: an early kernel does."""
+        for each in self._segments:
+            if each.pa != each.va and 0 <= address - each.pa < each.size:
+                yield address - each.pa + each.va
 
-def _lines(blamed: Sequence[_Blamed], names: _CodeNames) -> Iterator[str]:
+    def return_addresses(self, stack: Sequence[int]) -> list[str]:
+        """Return what a stack's words are called that lie behind a CALL, the last ones first.
+
+        Without frame pointers nothing tells which of them will be returned to: one may be left from
+        a call that has returned.
+        """
+        found = (self.name(word) for word in stack if self._behind_call(word))
+        return list(islice((name for name in found if name is not None), _CALLERS))
+
+    def _behind_call(self, address: int) -> bool:
+        return any(
+            behind_call(each.content, address - start)
+            for each in self._segments
+            for start in (each.va, each.pa)
+            if 0 < address - start <= len(each.content)
+        )
+
+
+def _lines(blamed: Sequence[_Blamed], code: _Code) -> Iterator[str]:
     """Yield what was written, entry by entry, for people."""
     told: set[int] = set()
     for each in blamed:
@@ -173,13 +197,13 @@ def _lines(blamed: Sequence[_Blamed], names: _CodeNames) -> Iterator[str]:
             if not path.steps:
                 yield "  not canonical: no entries"
             for step in path.steps:
-                yield from _entry_lines(each, step, names, again=step.pa in told)
+                yield from _entry_lines(each, step, code, again=step.pa in told)
                 told.add(step.pa)
         if each.more:
             yield f"  … and {each.more:,} more mappings of this frame"
 
 
-def _entry_lines(blamed: _Blamed, step: Step, names: _CodeNames, *, again: bool) -> Iterator[str]:
+def _entry_lines(blamed: _Blamed, step: Step, code: _Code, *, again: bool) -> Iterator[str]:
     """Yield what was written to an entry; its stores not `again`."""
     written = blamed.written.get(step.pa)
     title = f"  {entry_name(blamed.context, step)} {step.pa:#x}:"
@@ -202,7 +226,9 @@ def _entry_lines(blamed: _Blamed, step: Step, names: _CodeNames, *, again: bool)
     left = written.first if written.count == told else None
     for store in written.stores:
         yield from _unseen_lines(left, store.before, digits)
-        yield f"    {store.after:0{digits}x} {_by_text(store, names)}; {_moment_text(store.moment)}"
+        yield f"    {store.after:0{digits}x} {_by_text(store, code)}; {_moment_text(store.moment)}"
+        if callers := code.return_addresses(store.stack):
+            yield f"      return addresses on the stack: {', '.join(callers)}"
         left = store.after
     yield from _unseen_lines(left, written.last, digits)
 
@@ -221,11 +247,11 @@ def _unseen_text(left: int, found: int) -> str:
     return "changed by no store: by the delivery of an event, or by a store from the page before"
 
 
-def _by_text(store: Store, names: _CodeNames) -> str:
-    name = names.name(store.rip)
-    code = f"{name} ({store.rip:#x})" if name else f"{store.rip:#x}"
+def _by_text(store: Store, code: _Code) -> str:
+    name = code.name(store.rip)
+    place = f"{name} ({store.rip:#x})" if name else f"{store.rip:#x}"
     times = f", {store.times:,} stores in a row" if store.times > 1 else ""
-    return f"by {code}{times}, CPL {store.cpl}, CR3 {store.cr3:#x}"
+    return f"by {place}{times}, CPL {store.cpl}, CR3 {store.cr3:#x}"
 
 
 def _moment_text(moment: Moment) -> str:
@@ -234,7 +260,7 @@ def _moment_text(moment: Moment) -> str:
     return f"{moment.seconds:.6f} s{calls}, {shown}"
 
 
-def _records(blamed: Sequence[_Blamed], names: _CodeNames) -> list[dict[str, Any]]:
+def _records(blamed: Sequence[_Blamed], code: _Code) -> list[dict[str, Any]]:
     """Return what was written, entry by entry, as JSON has it: a record for each target.
 
     Of an entry `stores` are the last ones; `count` is the number of all of them.
@@ -247,7 +273,7 @@ def _records(blamed: Sequence[_Blamed], names: _CodeNames) -> list[dict[str, Any
             "walks": [
                 {
                     "va": hex(path.va),
-                    "entries": [_entry_record(each, step, names) for step in path.steps],
+                    "entries": [_entry_record(each, step, code) for step in path.steps],
                 }
                 for path in each.walks
             ],
@@ -256,7 +282,7 @@ def _records(blamed: Sequence[_Blamed], names: _CodeNames) -> list[dict[str, Any
     ]
 
 
-def _entry_record(blamed: _Blamed, step: Step, names: _CodeNames) -> dict[str, Any]:
+def _entry_record(blamed: _Blamed, step: Step, code: _Code) -> dict[str, Any]:
     written = blamed.written.get(step.pa)
     record = {
         "level": step.level,
@@ -276,7 +302,8 @@ def _entry_record(blamed: _Blamed, step: Step, names: _CodeNames) -> dict[str, A
                 "before": hex(store.before),
                 "after": hex(store.after),
                 "rip": hex(store.rip),
-                "symbol": names.name(store.rip),
+                "symbol": code.name(store.rip),
+                "return_addresses": code.return_addresses(store.stack),
                 "cpl": store.cpl,
                 "cr3": hex(store.cr3),
                 "times": store.times,

@@ -9,12 +9,12 @@ the word is compared with what it was left as.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import unicorn
-from unicorn import x86_const as x86
 
 from crosswalk.emu.load.failure import console_lines
+from crosswalk.emu.load.stack import stack_words
 from crosswalk.emu.pc.pc import Machine
 
 __all__ = ["KEPT", "Moment", "Store", "StoreLog", "WatchedWord", "Written"]
@@ -46,7 +46,8 @@ class Store:
     """A store to a word: what the word was before and after it, and the instruction that made it.
 
     `before` differs from what the store before this one had left where something else than a store
-    has changed the word in between. `times` counts the stores of one instruction in a row, as of a
+    has changed the word in between. `rip` is linear. `stack` are the words on the stack, the last
+    one first. `times` counts the stores of one instruction in a row, as of a
     loop that clears memory byte by byte: `before` is before the first of them, `after` behind the
     last.
     """
@@ -57,6 +58,7 @@ class Store:
     cpl: int
     cr3: int
     moment: Moment
+    stack: tuple[int, ...] = field(default=(), repr=False)
     times: int = 1
 
 
@@ -148,9 +150,9 @@ class StoreLog:
         store = Store(
             before=int.from_bytes(before, "little"),
             after=int.from_bytes(after, "little"),
-            rip=cpu.rip,
+            rip=cpu.linear(cpu.rip),
             cpl=cpu.cpl,
-            cr3=int(self._machine.engine.reg_read(x86.UC_X86_REG_CR3)),
+            cr3=cpu.cr3,
             moment=self._moment(),
         )
         self._counts[word] += 1
@@ -158,6 +160,8 @@ class StoreLog:
         if stores and _in_a_row(stores[-1], store):
             last = stores.pop()
             store = replace(last, after=store.after, times=last.times + 1)
+        else:
+            store = replace(store, stack=stack_words(cpu, self._machine.ram))
         stores.append(store)
 
     def _moment(self) -> Moment:
@@ -169,7 +173,7 @@ class StoreLog:
             events=sum(machine.counts.values()),
             system_calls=machine.system_calls,
             lines=machine.console.count(b"\n"),
-            line="".join(console_lines(shown[begin:])),
+            line="".join(console_lines(shown[begin:])).rstrip(),
         )
 
 

@@ -43,10 +43,11 @@ def test_the_function_that_planted_a_bug_is_named(run, buggy):
     leaf = next(at for at, line in enumerate(lines) if f"PDE[11] {LEAF:#x}" in line)
     assert begin < leaf
     assert lines[leaf].endswith("0000000001600083, leaf, 3 stores")
-    filled, closed, opened = lines[leaf + 1 : leaf + 4]
+    filled, closed, opened, caller = lines[leaf + 1 : leaf + 5]
     assert f"{VA | 0x83:016x} by _text+" in filled
     assert f"{VA | 0x81:016x} by begin (" in closed
     assert f"{VA | 0x83:016x} by set_writable ({CULPRIT:#x}), CPL 0, CR3 {TABLES:#x}; " in opened
+    assert "      return addresses on the stack: begin+0x12" == caller
     assert "verdict: agreement" in ran.out
 
 
@@ -60,8 +61,8 @@ def test_json_has_each_store(run, buggy):
     assert (3, "0x0", hex(VA | 0x83), hex(LEAF), "leaf") == tuple(
         leaf[key] for key in ("count", "loader", "last", "pa", "kind")
     )
-    assert [("_text+0x21", 1), ("begin", 1), ("set_writable", 1)] == [
-        (each["symbol"], each["times"]) for each in leaf["stores"]
+    assert [("_text+0x21", []), ("begin", []), ("set_writable", ["begin+0x12"])] == [
+        (each["symbol"], each["return_addresses"]) for each in leaf["stores"]
     ]
     assert [hex(VA | 0x81), hex(VA | 0x83)] == [each["after"] for each in leaf["stores"][1:]]
 
