@@ -11,7 +11,7 @@ Source: AMD APM vol. 2, "Intercepts", "MSR Intercepts", "Layout of VMCB".
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import unicorn
@@ -69,6 +69,20 @@ class Intercepts:
         value = self._memory.read(place, 1)[0] & ~(3 << bit % 8)
         value |= (read | write << 1) << bit % 8
         self._memory.write(place, bytes([value]))
+        self._general |= General.MSR
+        self.renew()
+
+    def intercept_msrs_but(self, numbers: Iterable[int]) -> None:
+        """Intercept RDMSR and WRMSR of all MSRs but these, which stay as they are."""
+        size = len(_MSR_PARTS) * _PART // 4
+        content = bytearray(b"\xff" * size)
+        before = self._memory.read(_MSR_MAP, size)
+        for number in numbers:
+            first, at = next(part for part in reversed(_MSR_PARTS) if number >= part[0])
+            bit = 2 * (number - first)
+            place, mask = at + bit // 8, 3 << bit % 8
+            content[place] = content[place] & ~mask | before[place] & mask
+        self._memory.write(_MSR_MAP, bytes(content))
         self._general |= General.MSR
         self.renew()
 

@@ -62,6 +62,7 @@ class Board:
         self.clock = Clock()
         self.ports = Ports()
         self.requested = False
+        self._apic_enabled = True
         self._pics = PicPair()
         self._pit = Pit(self.clock)
         self._lapic = LocalApic(self.clock, self._level_ended)
@@ -110,7 +111,7 @@ class Board:
     def stamp(self) -> int:
         """Return the time-stamp counter; what is due by then happens."""
         stamp = self.clock.stamp()
-        if stamp >= self._due:
+        if self.clock.now >= self._due:
             self._look_at_timers()
         return stamp
 
@@ -130,6 +131,16 @@ class Board:
             after()
 
     @property
+    def apic_enabled(self) -> bool:
+        """Whether the local APIC is there; without it the 8259s lead to the CPU directly."""
+        return self._apic_enabled
+
+    @apic_enabled.setter
+    def apic_enabled(self, value: bool) -> None:
+        self._apic_enabled = value
+        self._decide()
+
+    @property
     def nmi(self) -> bool:
         """Whether an NMI waits for the CPU."""
         return self._lapic.nmi
@@ -140,7 +151,8 @@ class Board:
 
     def acknowledge(self) -> int:
         """Put the interrupt that waits into service, and return its vector."""
-        served = self._pics if self._lapic.pending is None else self._lapic
+        by_apic = self._apic_enabled and self._lapic.pending is not None
+        served = self._lapic if by_apic else self._pics
         vector = served.acknowledge()
         self._decide()
         return vector
@@ -166,14 +178,14 @@ class Board:
 
     def read_memory(self, pa: int, size: int) -> int | None:
         """Return `size` bytes of a device's registers; None where no device is."""
-        device = self._memory.get(pa // FRAME * FRAME)
+        device = self._device_at(pa)
         if device is None:
             return None
         return device.read(pa % FRAME, size)
 
     def write_memory(self, pa: int, size: int, value: int) -> bool:
         """Write to a device's registers; return whether there is a device."""
-        device = self._memory.get(pa // FRAME * FRAME)
+        device = self._device_at(pa)
         if device is None:
             return False
         device.write(pa % FRAME, size, value)
@@ -182,7 +194,11 @@ class Board:
 
     @property
     def _extint_open(self) -> bool:
-        return self._lapic.passes_extint or self._io_apic.passes_extint
+        return not self._apic_enabled or self._lapic.passes_extint or self._io_apic.passes_extint
+
+    def _device_at(self, pa: int) -> LocalApic | IoApic | None:
+        device = self._memory.get(pa // FRAME * FRAME)
+        return None if device is self._lapic and not self._apic_enabled else device
 
     def _level_ended(self, vector: int) -> None:
         self._io_apic.end_of_interrupt(vector)
@@ -212,9 +228,8 @@ class Board:
 
     def _decide(self) -> None:
         """Find out whether an interrupt waits for the CPU."""
-        self.requested = self._lapic.pending is not None or (
-            self._extint_open and self._pics.pending
-        )
+        by_apic = self._apic_enabled and self._lapic.pending is not None
+        self.requested = by_apic or (self._extint_open and self._pics.pending)
 
     def _next_time(self) -> int:
         """Return when a timer has to be looked at next."""

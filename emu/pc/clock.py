@@ -23,6 +23,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0
         self._state = 0
+        self._ahead = 0  # The counter is ahead of the time where a guest has set it.
 
     def spend(self) -> None:
         """Let the time of one question pass."""
@@ -36,7 +37,11 @@ class Clock:
         """
         self._state = self._state * _FACTOR + _ADDEND & _WORD
         self.now += _STEP + (self._state >> _SHIFT & _IRREGULAR)
-        return self.now
+        return self.now + self._ahead & _WORD
+
+    def set_counter(self, value: int) -> None:
+        """Set the time-stamp counter; the time stays as it is."""
+        self._ahead = value - self.now
 
     def wait(self, until: int) -> None:
         """Let time pass until a moment, if it is still to come."""

@@ -26,6 +26,7 @@ from crosswalk.emu.pc.addresses import IOAPIC_BASE
 from crosswalk.emu.pc.board import Board, WayOut
 from crosswalk.emu.pc.clock import TSC_HZ
 from crosswalk.emu.pc.halting import halted_after, stands_behind_hlt
+from crosswalk.emu.pc.msrs import Msrs
 from crosswalk.emu.pc.unanswered import Target, Unanswered
 from crosswalk.walker.architecture import RFlags, Vector
 
@@ -139,6 +140,7 @@ class Machine:
         self._running = False
         self._control = ControlWrites(self.cpu, model)
         self.intercepts = self._control.intercepts
+        self._msrs = Msrs(self.cpu, self.intercepts, self._board, self._asked_msr)
         self.hypervisor = (
             GuestHypervisor(self.cpu, ram, self._interrupt) if model == SVM_MODEL else None
         )
@@ -372,6 +374,9 @@ class Machine:
     def _note(self, target: Target, address: int, size: int, *, write: bool) -> None:
         self.unanswered.note(target, address, write=write, size=size, rip=self._rip)
 
+    def _asked_msr(self, number: int, write: bool) -> None:  # noqa: FBT001  # as `Msrs` calls it
+        self._note(Target.MSR, number, 8, write=write)
+
     def _on_memory_read(self, _uc: unicorn.Uc, offset: int, size: int, start: int) -> int:
         if self._gives_way():
             return 0
@@ -488,7 +493,7 @@ class Machine:
 
     def _on_intercept(self, code: int) -> None:
         try:
-            known = self._control.carry_out(code)
+            known = self._control.carry_out(code) or self._msrs.carry_out(code)
         except Fault as fault:
             self._deliver(fault.event)
         except NotEmulated as missing:
