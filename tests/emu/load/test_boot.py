@@ -145,7 +145,7 @@ def test_a_triple_fault_is_a_failure_with_the_exceptions_that_led_to_it():
     message, lines = failure(talking("ud2"))
     assert "the CPU shut down (triple fault: 6 (#UD), 13 (#GP), 8 (#DF), 13 (#GP))" in message
     assert "exception 6 (#UD) at 0x1000" in lines
-    assert "ud2" in lines.partition("code:\n")[2].splitlines()[0]
+    assert "ud2" in lines.partition("code, of 64 bits:\n")[2].splitlines()[0]
 
 
 def test_the_address_of_a_page_fault_is_in_the_history():
