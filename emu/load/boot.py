@@ -209,7 +209,9 @@ class Boot:
     def _reached(self, point: Point, seconds: float) -> Reached:
         machine = self.machine
         unread, context = "", None
-        root = None if machine.hypervisor is None else machine.hypervisor.nested_root
+        # Of a guest under nested paging of the testbed's own, the VMCB is no memory of the guest's.
+        own = machine.hypervisor if machine.on_exit is None else None
+        root = None if own is None else own.nested_root
         try:
             # The tables of a guest's guest lie at guest-physical addresses.
             inside = root is not None and root.running

@@ -459,14 +459,14 @@ class Machine:
             self._called()
 
     def _on_exception(self, _uc: unicorn.Uc, vector: int, _data: object) -> None:
+        if vector >= FIRST_EXIT and self.on_exit is not None:
+            self.on_exit(vector)  # For the guest of a host, no time passes in the host.
+            return
         self._take_exception(vector)
         self._board.spend()
         self._attend()
 
     def _take_exception(self, vector: int) -> None:
-        if vector >= FIRST_EXIT and self.on_exit is not None:
-            self.on_exit(vector)
-            return
         code = self.intercepts.exit_code(vector)
         if code is not None:
             self._on_intercept(code)
