@@ -30,7 +30,7 @@ from crosswalk.walker.errors import CrosswalkError
 from scripts.upkeep.guest_rows import GUESTS, RowGuest
 from scripts.upkeep.qemu_boots import QemuBoot, boot_seconds, find_qemu
 
-__all__ = ["Missing", "Row", "main", "row_of", "row_text", "with_rows"]
+__all__ = ["Missing", "Row", "booted", "main", "row_of", "row_text", "with_rows"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "guests.md"
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(GUESTS)} (all)")
     parser.add_argument("--json", action="store_true", help="print an object a line")
     parser.add_argument("--write", action="store_true", help=f"write the rows into {PAGE.name}")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if unknown := [name for name in options.names if name not in GUESTS]:
         parser.error(f"{unknown[0]}: no such guest; there are {', '.join(GUESTS)}")
     qemu = find_qemu()
@@ -123,7 +123,7 @@ def row_of(guest: RowGuest, qemu: str | None) -> Row:
         program = folder / _PROGRAM
         program.write_bytes(init_program())
         record, kind = _checked(guest, file, program)
-        one, two = (_booted(guest, file) for _ in range(2))
+        one, two = (booted(guest, file) for _ in range(2))
         if one[1] != two[1]:
             raise Missing("two boots don't leave the same memory")
         taken = (
@@ -159,7 +159,7 @@ def _fetched(guest: RowGuest, folder: Path) -> tuple[Path, str]:
         return file, "the project's"
     done = subprocess.run(guest.fetch, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Missing(done.stderr.strip().splitlines()[-1])
+        raise Missing(f"it can't be fetched: {_last(done.stderr)}")
     file = Path(done.stdout.strip())
     said = file.parent / "version"
     version = said.read_text("utf-8") if said.exists() else ""
@@ -179,13 +179,17 @@ def _checked(guest: RowGuest, file: Path, program: Path) -> tuple[dict[str, Any]
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if not done.stdout.strip():
-        raise Missing(done.stderr.strip().splitlines()[-1])
+        raise Missing(_last(done.stderr))
     found = re.search(rf"^{re.escape(str(file))}: ([\w-]+)", done.stderr, re.MULTILINE)
     document: dict[str, Any] = json.loads(done.stdout)
     return document, found[1] if found else "?"
 
 
-def _booted(guest: RowGuest, file: Path) -> tuple[float, str]:
+def _last(said: str) -> str:
+    return (said.strip().splitlines() or ["nothing was said"])[-1]
+
+
+def booted(guest: RowGuest, file: Path) -> tuple[float, str]:
     """Boot the guest without a check; return the CPU seconds to its point, and a digest of RAM."""
 
     def work() -> tuple[float, str]:

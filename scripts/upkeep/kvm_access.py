@@ -110,7 +110,7 @@ class Stride:
 
     def __init__(self, test: AccessTest, steps: int, words: Words) -> None:
         self._test, self._steps, self._words = test, steps, words
-        self._at = 0
+        self._at: int | None = None
         self.tested = 0
 
     def entered(self, at: int) -> None:
@@ -118,9 +118,12 @@ class Stride:
         self._at = at
 
     def returned(self) -> None:
-        """Move the combination on, before the test adds one."""
+        """Move the combination on, before the test adds one; once for each access."""
+        if self._at is None:  # The test may come to that place from elsewhere, too.
+            return
         self.tested += 1
         word, invalid = self._words.read(self._at), self._words.read(self._test.mask)
         if word & invalid:
             raise BadInput(f"{self._at:#x} holds no combination: {word:#x}, of {invalid:#x} none")
         self._words.write(self._at, advanced(word, invalid, self._steps - 1))
+        self._at = None

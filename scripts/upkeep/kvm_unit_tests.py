@@ -18,6 +18,7 @@ from typing import Any
 import unicorn
 from unicorn import x86_const as x86
 
+from crosswalk.emu.cpu.engine import MODELS
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.boot import Boot
 from crosswalk.emu.load.failure import GuestFailure
@@ -43,13 +44,15 @@ _EXIT = Point(PointKind.EXIT)
 class Known:
     """What is known of a test: how it is run, and why it doesn't pass, if it doesn't.
 
-    `ram` is in MiB; `seconds` of the clock; `stride` that of the access test.
+    `ram` is in MiB; `seconds` of the clock; `stride` that of the access test; `model` is the CPU's, as
+    in `crosswalk run --model`.
     """
 
     arguments: str = ""
     ram: int = 512
-    seconds: float = 120.0
+    seconds: float = 60.0
     stride: int = 0
+    model: str = "icelake"
     fails: str = ""
 
 
@@ -95,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--console", action="store_true", help="show what each test printed")
     parser.add_argument("--json", action="store_true", help="an object a line, instead of a table")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if options.stride is not None and options.stride < 1:
         parser.error("--stride: a positive number")
     flats = {path.stem: path for path in sorted((options.checkout / "x86").glob("*.flat"))}
@@ -144,7 +147,8 @@ def run_flat(path: Path, known: Known, stride: int = 0) -> Ran:
 
 def _run(path: Path, known: Known, stride: int) -> Ran:
     guest = open_guest(path, None, Given(arguments=known.arguments))
-    boot = Boot(Ram(0, known.ram << 20), guest, exit_port=EXIT_PORT)
+    ram, model = Ram(0, known.ram << 20), MODELS[known.model]
+    boot = Boot(ram, guest, model=model, exit_port=EXIT_PORT)
     if stride > 1:
         _stride(boot, path, stride)
     began = time.monotonic()
