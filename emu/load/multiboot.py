@@ -178,7 +178,9 @@ def image_by_addresses(
             f"a Multiboot header with impossible addresses: header {header:#x}, load {load:#x}, "
             f"end {load_end:#x}, end of BSS {bss_end:#x}, in a file of {len(data):,} bytes"
         )
-    return GuestImage(((load, data[begin : begin + size], in_memory),), entry)
+    # The addresses may be those of an ELF file, which has symbols.
+    file = data if data.startswith(ELF) else b""
+    return GuestImage(((load, data[begin : begin + size], in_memory),), entry, file=file)
 
 
 def _memory_map(ranges: Sequence[Range]) -> bytes:

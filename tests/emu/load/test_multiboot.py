@@ -10,6 +10,8 @@ from crosswalk.emu.load.image import Format
 from crosswalk.emu.load.multiboot import find_multiboot
 from crosswalk.emu.load.placing import Module
 from crosswalk.emu.pc.firmware import memory_ranges
+from crosswalk.guest.sample.elf import Section, Symbol, SymbolKind
+from crosswalk.guest.sample.elf import elf_file as sample_elf_file
 from crosswalk.walker.architecture import RFlags
 from crosswalk.walker.errors import BadInput
 from tests.emu.load.elf_files import BASE, EM_X86_64, Part, code, elf_file
@@ -121,6 +123,18 @@ def test_addresses_of_the_header_replace_those_of_a_format():
     data = flat(0x30_0000, bss_end=0x30_8000)
     ((start, content, size),) = open_image(data).image.segments
     assert (0x30_0000, data, 0x8000) == (start, content, size)
+    assert b"." == bytes(booted(data)[0].console)
+
+
+def test_an_elf_file_has_its_symbols_also_where_the_header_says_how_to_load_it():
+    header = multiboot_header(1 << 16, BASE, BASE, 0, 0, BASE + 32).ljust(32, b"\0")
+    data = sample_elf_file(
+        BASE + 32,
+        [Section(".text", BASE, BASE, 64, content=header + code(SAY_DONE, address=BASE + 32))],
+        [Symbol("begin", BASE + 32, 16, SymbolKind.FUNCTION, ".text")],
+    )
+    guest = open_image(data)
+    assert {"begin": BASE + 32} == guest.image.symbols
     assert b"." == bytes(booted(data)[0].console)
 
 
