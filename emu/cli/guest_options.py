@@ -138,6 +138,14 @@ POINTS = Group(
             needs=_EITHER,
         ),
         option(
+            "--idle",
+            metavar="SECONDS",
+            type=number(bits=16, least=1),
+            help="how long a guest does nothing but take interrupts and halt, in its own time, "
+            "until it is idle (2)",
+            needs=_EITHER,
+        ),
+        option(
             "--check-at",
             metavar="POINT",
             nargs="+",

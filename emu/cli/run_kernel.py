@@ -35,7 +35,7 @@ from crosswalk.emu.cli.nested_points import (
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, remark
 from crosswalk.emu.cpu.engine import MODELS
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.load.boot import Boot, Reached
+from crosswalk.emu.load.boot import IDLE_SECONDS, Boot, Reached
 from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.formats import OpenedGuest
 from crosswalk.emu.load.points import Point
@@ -117,6 +117,7 @@ def run(options: argparse.Namespace) -> int:
             model=MODELS[options.model],
             exit_port=options.exit_port,
             tick_every=options.tick_every,
+            idle_seconds=options.idle or IDLE_SECONDS,
             on_line=on_line,
         )
 

@@ -74,8 +74,9 @@ class Reached:
 class Boot:
     """A guest booting in its own machine.
 
-    `model` is the CPU's; `exit_port` and `tick_every` as `Machine` has them. `on_line` is called
-    with each line that the console shows. `memory` is a view of RAM, not a copy: it changes when
+    `model` is the CPU's; `exit_port` and `tick_every` as `Machine` has them. `idle_seconds`
+    are those of the guest's own time after which it is idle. `on_line` is called with each line
+    that the console shows. `memory` is a view of RAM, not a copy: it changes when
     the boot goes on. `exit_status` is that of a guest that has exited by itself.
 
     Raises `BadInput` where the guest doesn't fit into RAM.
@@ -89,6 +90,7 @@ class Boot:
         model: int = MODEL,
         exit_port: int | None = None,
         tick_every: int | None = None,
+        idle_seconds: float = IDLE_SECONDS,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         guest.place(ram)
@@ -97,6 +99,7 @@ class Boot:
         guest.enter(self.machine)
         self.memory = Segments([(ram.start, ram.bytes)])
         self._on_line = on_line
+        self._idle_seconds = idle_seconds
         self._shown = 0
         self._pending: list[Point] = []
         self._found: list[Point] = []
@@ -155,7 +158,7 @@ class Boot:
         # Once counted, always counted: a run without a bound would need other code.
         bound = min(bounds, default=1 << 62) - self.machine.instructions if counted else None
         ended = self.machine.run(
-            seconds=seconds, idle_seconds=IDLE_SECONDS if idle else None, instructions=bound
+            seconds=seconds, idle_seconds=self._idle_seconds if idle else None, instructions=bound
         )
         if ended.stop is Stop.IDLE:
             self._find(PointKind.IDLE, lambda _: True)

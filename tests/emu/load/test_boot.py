@@ -53,6 +53,13 @@ def test_a_kernel_runs_to_its_idle_loop():
     assert 36 == reached.events  # Two seconds of 18.2 ticks.
 
 
+def test_how_long_a_guest_is_idle_can_be_chosen():
+    boot = booted(talking(SLEEPING), idle_seconds=5)
+    (reached,) = boot.run([], IDLE, 20)
+    assert 91 == reached.events
+    assert 5 < boot.machine.time < 5.1
+
+
 def test_arguments_reach_the_kernel_through_the_zero_page():
     boot = booted(
         "mov edi, [rsi + 0x228]\ncall say\ncli\nhlt",
