@@ -17,7 +17,7 @@ from crosswalk.walker.symbols.elf import ELF
 from crosswalk.walker.symbols.known import known_names
 from crosswalk.walker.symbols.symbol_files import parse_symbols
 
-__all__ = ["chosen_guest", "guest_file", "guest_text", "names_in_guest"]
+__all__ = ["chosen_guest", "guest_file", "guest_record", "guest_text", "names_in_guest"]
 
 _LINUX = (Format.LINUX64, Format.LINUX32)
 _PAGED = (Format.LINUX64, Format.ELF64, Format.RAW)
@@ -76,6 +76,16 @@ def guest_text(options: argparse.Namespace, guest: OpenedGuest) -> str:
         parts.append(f"{GUESTS[_paging(options)]}-level paging")
     parts.append(f"{options.ram} MiB")
     return f"{one_line(str(guest_file(options)))}: {', '.join(parts)}"
+
+
+def guest_record(guest: OpenedGuest) -> dict[str, str]:
+    """Return what a guest is, as JSON has it."""
+    image = guest.image
+    return {
+        "format": guest.format.value,
+        "entry": f"{image.entry:#x}",
+        **({"release": image.release} if image.release else {}),
+    }
 
 
 def names_in_guest(options: argparse.Namespace, guest: OpenedGuest, spaces: Spaces) -> Names:

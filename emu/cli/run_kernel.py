@@ -24,7 +24,7 @@ from crosswalk.emu.cli.check import (
     with_expectations,
 )
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, record, write_reports
-from crosswalk.emu.cli.guest_files import chosen_guest, guest_text, names_in_guest
+from crosswalk.emu.cli.guest_files import chosen_guest, guest_record, guest_text, names_in_guest
 from crosswalk.emu.cli.nested_points import (
     NestedPoint,
     check_nested_point,
@@ -145,7 +145,7 @@ def run(options: argparse.Namespace) -> int:
         _save(options.save, ram, booted.points[-1].reached)
     rerun = Rerun(booting, points, until, options.timeout)
     blamed = report_blame(options, guest.image, ram, booted.points[-1].reached, rerun)
-    return _report(options, booted, blamed)
+    return _report(options, guest, booted, blamed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +284,9 @@ def _save(path: Path, ram: Ram, last: Reached) -> None:
     remark(f"wrote {path}")
 
 
-def _report(options: argparse.Namespace, booted: _Booted, blamed: list[dict[str, Any]]) -> int:
+def _report(
+    options: argparse.Namespace, guest: OpenedGuest, booted: _Booted, blamed: list[dict[str, Any]]
+) -> int:
     points = booted.points
     expected = [each for point in points for each in point.expected]
     word = _with_exit(with_expectations(_joint_word(points), expected), booted.exit_code)
@@ -303,6 +305,7 @@ def _report(options: argparse.Namespace, booted: _Booted, blamed: list[dict[str,
             total[name] = dict(counts)
         total["assumed"] = []
         total["seconds"] = round(sum(each["seconds"] for each in records), 3)
+        total["guest"] = guest_record(guest)
         total["points"] = records
         if booted.exit_code is not None:
             total["guest_exit"] = booted.exit_code

@@ -1,1 +1,1 @@
-"""Guests brought to run: the built-in ones, and Linux kernels."""
+"""Guests brought to run: the built-in ones, Linux kernels, and kernels of other formats."""

@@ -3,6 +3,7 @@
 Source: Intel SDM vol. 3A, "4-Level Paging and 5-Level Paging".
 """
 
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ LOW_4_GIB: Span = (0, 0, 4 * GIB)
 _TABLE, _PAGE, _LARGE = 0x3, 0x3, 0x83  # Present and writable.
 _FIELD = 0x000F_FFFF_FFFF_F000
 _IS_PAGE = 1 << 7
+_ENTRIES = 512
 _LARGE_BYTES = 2 * MIB
 
 
@@ -48,6 +50,14 @@ class BootTables:
                 self._set(at, at + offset | (_LARGE if large else _PAGE), 2 if large else 1)
                 at += _LARGE_BYTES if large else PAGE_BYTES
 
+    def frames(self) -> dict[int, bytes]:
+        """Return the content of each table, by its physical address."""
+        tables: dict[int, list[int]] = {}
+        for at, entry in self.words.items():
+            table = tables.setdefault(at & -PAGE_BYTES, [0] * _ENTRIES)
+            table[at % PAGE_BYTES // 8] = entry
+        return {at: struct.pack(f"<{_ENTRIES}Q", *table) for at, table in tables.items()}
+
     def _set(self, va: int, entry: int, level: int) -> None:
         table = self.root
         for above in range(self.levels, level, -1):
@@ -63,6 +73,6 @@ class BootTables:
         """Put small pages where a large one was."""
         first = self.words[at] & _FIELD
         table = self.new_frame()
-        for number in range(512):
+        for number in range(_ENTRIES):
             self.words[table + number * 8] = first + number * PAGE_BYTES | _PAGE
         self.words[at] = table | _TABLE

@@ -80,8 +80,8 @@ def prepare_tables(around: Surroundings, levels: int, spans: Iterable[Span]) -> 
 
     tables = BootTables(levels, new_frame)
     tables.map(spans)
-    for at, entry in tables.words.items():
-        around.placement.fill(at, struct.pack("<Q", entry))
+    for at, content in tables.frames().items():
+        around.placement.fill(at, content)
     return tables.root
 
 

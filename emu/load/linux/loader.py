@@ -167,6 +167,6 @@ def _write_tables(ram: Ram, levels: int) -> int:
     """Map the first GiBs to themselves, in pages of 2 MiB; return the root's address."""
     tables = BootTables(levels, count(_TABLES, FRAME).__next__)
     tables.map([LOW_4_GIB])
-    for at, entry in tables.words.items():
-        ram.words[at // 8] = entry
+    for at, content in tables.frames().items():
+        ram.write(at, content)
     return tables.root

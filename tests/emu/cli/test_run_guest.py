@@ -72,6 +72,7 @@ def test_a_guest_is_checked_where_it_exits(run, guest, tables, mode, levels):
     assert f"at exit: {mode} paging, CR3 {TABLES:#x}" in ran.err
     assert "the guest exited with 0\nverdict: agreement\n" in ran.out
     document = run("run", "--guest", path, *PORT, "--json").document
+    assert {"format": "multiboot", "entry": "0x200010"} == document["guest"]
     assert (0, "exit", levels) == (
         document["guest_exit"],
         document["points"][0]["point"],
