@@ -28,6 +28,7 @@ from crosswalk.emu.pc.clock import TSC_HZ
 from crosswalk.emu.pc.halting import halted_after, stands_behind_hlt
 from crosswalk.emu.pc.msrs import Msrs
 from crosswalk.emu.pc.unanswered import Target, Unanswered
+from crosswalk.emu.pc.watchdog import Watchdog
 from crosswalk.walker.architecture import RFlags, Vector
 
 __all__ = ["Delivered", "Ended", "Machine", "Stop"]
@@ -180,15 +181,17 @@ class Machine:
         no system call, no byte sent. `instructions` bounds the number begun, exactly, and at half
         the speed; either all runs of a machine have such a bound, or none.
         """
-        deadline = time.monotonic() + seconds
-        left = instructions
+        with Watchdog(self.engine, seconds):
+            return self._run(time.monotonic() + seconds, idle_seconds, instructions)
+
+    def _run(self, deadline: float, idle_seconds: float | None, left: int | None) -> Ended:
         self._ended = None
-        while (remaining := deadline - time.monotonic()) > 0:
+        while time.monotonic() < deadline:
             self._go_on(idle_seconds)
             if (ended := self._outcome()) is not None:
                 return ended
             bound = min((n for n in (left, self._until_tick) if n is not None), default=0)
-            begun = self._go(remaining, bound)
+            begun = self._go(bound)
             self.instructions += begun
             left = None if left is None else left - begun
             self._note_halt(bound)
@@ -204,7 +207,7 @@ class Machine:
     def _outcome(self) -> Ended | None:
         return self._ended
 
-    def _go(self, seconds: float, count: int) -> int:
+    def _go(self, count: int) -> int:
         """Let the CPU run, for at most `count` instructions if not 0; return how many, if so."""
         self.cpu.load()
         rip = self.cpu.rip
@@ -215,7 +218,7 @@ class Machine:
         self._running = True
         try:
             # No address to stop at: see __init__.
-            self.engine.emu_start(rip, 0, timeout=int(seconds * 1e6) + 1, count=count)
+            self.engine.emu_start(rip, 0, count=count)
         except unicorn.UcError as error:
             self._end(Ended(Stop.STUCK, str(error)))
         finally:
