@@ -265,6 +265,8 @@ class ControlWrites:
 
     def _write(self, name: str, value: int) -> None:
         write = self._cpu.engine.reg_write
+        if name == "cr0":
+            value |= CR0.ET  # Always set, and by the API only where it is asked for.
         if name == "efer":
             with self.intercepts.paused():
                 write(x86.UC_X86_REG_MSR, (MSR.EFER, value & ~EFER.LMA))

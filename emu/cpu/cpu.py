@@ -322,11 +322,11 @@ class Cpu:
             )
         write = self.engine.reg_write
         # Out of the mode that the engine is in, and into the other, as a guest would go.
-        write(x86.UC_X86_REG_CR0, CR0.PE)
+        write(x86.UC_X86_REG_CR0, CR0.ET | CR0.PE)
         self.clear_lma()
         write(x86.UC_X86_REG_CR4, cr4)
         write(x86.UC_X86_REG_MSR, (MSR.EFER, efer & ~EFER.LMA))
-        write(x86.UC_X86_REG_CR0, cr0)
+        write(x86.UC_X86_REG_CR0, cr0 | CR0.ET)
         write(x86.UC_X86_REG_CR3, cr3)
         self.rflags = RFlags.FIXED
         with self.changed():

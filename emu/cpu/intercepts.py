@@ -7,7 +7,7 @@ an instruction that is intercepted comes to the hook of exceptions before it is 
 A VMCB that nothing but the map of MSRs is read of lies at the end of the physical address space,
 where guests have nothing.
 
-Source: AMD APM vol. 2, "Intercepts", "MSR Intercepts", "Layout of VMCB".
+Source: AMD APM vol. 2, "Intercept Operation", "MSR Intercepts", "Layout of VMCB".
 """
 
 import struct

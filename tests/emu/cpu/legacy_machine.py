@@ -6,6 +6,7 @@ from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import GENERAL
 from crosswalk.emu.cpu.descriptors import Segment
+from crosswalk.emu.cpu.engine import MODEL
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.pc.pc import Machine
 from crosswalk.guest.assembler import assemble
@@ -39,9 +40,9 @@ class Legacy:
     `paging` is a key of `PAGING`. Code runs at CPL 0 in `CODE`, or at CPL 3 in `USER`.
     """
 
-    def __init__(self, paging="unpaged"):
+    def __init__(self, paging="unpaged", model=MODEL):
         self.ram = Ram(0, 0x100000)
-        self.machine = Machine(self.ram)
+        self.machine = Machine(self.ram, model=model)
         self.engine, self.cpu = self.machine.engine, self.machine.cpu
         self.paging = paging
         self._write_tables()

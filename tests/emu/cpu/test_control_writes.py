@@ -127,7 +127,7 @@ def test_other_writes_to_cr0_are_carried_out_as_well(bare, source, changed):
     assert not refused(bare)
     value = bare.cpu.general(2)
     assert changed == {bit: value >> bit & 1 for bit in changed}
-    assert value & (CR0.PE | CR0.PG) == CR0.PE | CR0.PG  # LMSW doesn't clear PE.
+    assert CR0.PE | CR0.PG == value & (CR0.PE | CR0.PG)  # LMSW doesn't clear PE.
 
 
 @pytest.mark.parametrize(("bit", "due"), [(16, False), (18, True)])
@@ -255,3 +255,9 @@ def test_what_may_be_set_is_what_cpuid_reports():
     cr4, efer = writable(SVM_MODEL)
     assert 0 == cr4 & (CR4.LA57 | CR4.PKE)
     assert EFER.SVME == efer & EFER.SVME
+
+
+def test_et_stays_set_whatever_is_written(bare):
+    bare.start(changing("cr0", clear_bits=int(CR0.ET)))
+    assert not refused(bare)
+    assert CR0.ET == bare.cpu.general(2) & CR0.ET
