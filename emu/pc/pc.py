@@ -102,8 +102,10 @@ class Machine:
     vectors.
     `events` are the last exceptions and interrupts delivered, `counts` how many there were by
     vector and kind, `hypervisor` is what a model with SVM does for one that runs as the guest,
-    `unanswered` is what was asked of hardware that isn't there. A run depends on the guest and its
-    input alone: two runs are the same, unless the time is up.
+    `unanswered` is what was asked of hardware that isn't there. With `intercepting` off, writes of
+    control registers and accesses to MSRs are the emulator's alone, without what the manual has
+    beyond it, as they are for the guest of a host under nested paging. A run depends on the guest
+    and its input alone: two runs are the same, unless the time is up.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class Machine:
         self._running = False
         self._control = ControlWrites(self.cpu, model)
         self.intercepts = self._control.intercepts
+        self.intercepting = True
         self._msrs = Msrs(self.cpu, self.intercepts, self._board, self._asked_msr)
         self.hypervisor = (
             GuestHypervisor(self.cpu, ram, self._interrupt) if model == SVM_MODEL else None
@@ -214,7 +217,8 @@ class Machine:
         self._asked_at = None
         if self._own_hypervisor is not None:
             self._own_hypervisor.entering(self.cpu.linear(rip))
-        self.intercepts.begin()
+        if self.intercepting:
+            self.intercepts.begin()
         self._running = True
         try:
             # No address to stop at: see __init__.

@@ -44,6 +44,7 @@ def run_guest_plain(ram: Ram, run: GuestRun) -> tuple[PlainBoot, int | None]:
     for reached in boot.run([run.protect_at], run.until, run.seconds):
         if reached.point == run.protect_at:
             _require_long_mode(reached)
+            boot.machine.intercepting = False  # As it is under nested paging.
             early = time.process_time() - began
     return plain_boot(boot, early, time.process_time() - began), boot.exit_status
 

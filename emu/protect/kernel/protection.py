@@ -64,6 +64,7 @@ class Protection(Enforcement):
 
     def __init__(self, boot: Boot, kernel: GuestImage, *, keeps: bool = True) -> None:
         machine = boot.machine
+        machine.intercepting = False  # Exits are this host's.
         self.boot, self.machine = boot, machine
         size = machine.ram.size
         needed = _TABLES_ABOVE + -(-size // (2 * MIB))

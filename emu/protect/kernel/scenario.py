@@ -63,6 +63,7 @@ class ProtectedBoot(Enforced):
 def run_plain(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> PlainBoot:
     """Boot to idle on the same CPU, without nested paging; errors as in `run_protected`."""
     boot, began = _boot(ram, guest), time.process_time()
+    boot.machine.intercepting = False  # As it is under nested paging.
     early = 0.0
     for reached in boot.run([protect_at], _IDLE, seconds):
         if reached.point == protect_at:
