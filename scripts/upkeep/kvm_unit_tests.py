@@ -28,11 +28,14 @@ from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from crosswalk.walker.errors import BadInput
 from scripts.upkeep.kvm_access import Stride, read_access_test
 
-__all__ = ["Known", "Outcome", "Ran", "main", "outcome_of", "read_known", "run_flat"]
+__all__ = ["Known", "Outcome", "Ran", "main", "outcome_of", "read_known", "run_flat", "with_table"]
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "docs" / "data" / "kvm-unit-tests.toml"
+PAGE = ROOT / "docs" / "guests.md"
 EXIT_PORT = 0xF4
+_TABLE = re.compile(r"(?<=<!-- scripts/kvm-unit-tests -->\n)(\|.*\n)+")
+_HEAD = "| test | exit | PASS | FAIL | SKIP | unanswered | |\n|---|---|---|---|---|---|---|\n"
 _LINE = re.compile(r"^(PASS|FAIL|SKIP|XFAIL|XPASS)\b", re.MULTILINE)
 _COMBINATIONS = re.compile(r"^(\d+) tests, (\d+) failures$", re.MULTILINE)
 _SKIPPED = 77 >> 1
@@ -44,8 +47,8 @@ _EXIT = Point(PointKind.EXIT)
 class Known:
     """What is known of a test: how it is run, and why it doesn't pass, if it doesn't.
 
-    `ram` is in MiB; `seconds` of the clock; `stride` that of the access test; `model` is the CPU's, as
-    in `crosswalk run --model`.
+    `ram` is in MiB, `seconds` are of the clock, `stride` is that of the access test, `model` the
+    CPU's, as in `crosswalk run --model`.
     """
 
     arguments: str = ""
@@ -97,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--stride", type=int, metavar="N", help="the stride of the access test, 1 for all"
     )
     parser.add_argument("--console", action="store_true", help="show what each test printed")
-    parser.add_argument("--json", action="store_true", help="an object a line, instead of a table")
+    parser.add_argument("--json", action="store_true", help="print an object a line")
+    parser.add_argument("--write", action="store_true", help=f"write the table of {PAGE.name}")
     options = parser.parse_intermixed_args(arguments)
     if options.stride is not None and options.stride < 1:
         parser.error("--stride: a positive number")
@@ -121,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_line(ran, outcome), flush=True)
         if options.console:
             print(ran.console, file=sys.stderr, flush=True)
+    if options.write:
+        PAGE.write_text(with_table(PAGE.read_text("utf-8"), rows), "utf-8")
     passed = sum(ran.passed for ran, _ in rows)
     print(
         f"{len(rows)} tests: {passed} pass, {len(rows) - passed} don't, {wrong} not as known",
@@ -225,6 +231,26 @@ def _line(ran: Ran, outcome: Outcome) -> str:
         f"{ran.name:<20} exit {status}  {counts}{tested}; {ran.unanswered:,} unanswered; "
         f"{ran.seconds:.1f} s: {outcome.word}"
     )
+
+
+def with_table(page: str, rows: Sequence[tuple[Ran, Outcome]]) -> str:
+    """Return the page with these rows as its table.
+
+    `ValueError` where the page has no table.
+    """
+    found = _TABLE.search(page)
+    if found is None:
+        raise ValueError("no table behind <!-- scripts/kvm-unit-tests -->")
+    lines = [_cells(ran, outcome) for ran, outcome in rows]
+    return page[: found.start()] + _HEAD + "\n".join(lines) + "\n" + page[found.end() :]
+
+
+def _cells(ran: Ran, outcome: Outcome) -> str:
+    counts = (str(ran.counts.get(word, "")) for word in ("PASS", "FAIL", "SKIP"))
+    tested = ", ".join(f"{count:,} combinations, {bad:,} fail" for count, bad in ran.combinations)
+    word = f"{outcome.word}: {tested}" if tested else outcome.word
+    status = "" if ran.status is None else str(ran.status)
+    return f"| {' | '.join((ran.name, status, *counts, f'{ran.unanswered:,}', word))} |"
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ ROW = Row(
     verdict="agreement",
 )
 LINE = (
-    "| xen | 4.20 | multiboot2 | `console:Detected` | 4-level | 2,765 | 676 | 43,140 | 0 | 9 | 2.1 s "
-    "|  | 1.0 s | 128 MiB |"
+    "| xen | 4.20 | multiboot2 | `console:Detected` | 4-level | 2,765 | 676 | 43,140 | 0 | 9 "
+    "| 2.1 s |  | 1.0 s | 128 MiB |"
 )
 # Cells that a run of the same version has to give again.
 STABLE = slice(1, 11)

@@ -165,6 +165,21 @@ def test_the_command_fails_for_a_failure_that_is_not_known(checkout, capsys):
     assert "1 not as known" in capsys.readouterr().err
 
 
+def test_the_table_takes_the_place_of_the_pages(checkout, monkeypatch, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- scripts/kvm-unit-tests -->\n| test |\n|---|\n| old |\n\nbehind\n")
+    monkeypatch.setattr(kvm_unit_tests, "PAGE", page)
+    folder = checkout("[bad]\nfails = 'no such device'\n", good=PASSES, bad=FAILS)
+    assert 0 == main([folder, "--write"])
+    before, mark, head, _, *rows, _, behind = page.read_text().splitlines()
+    assert ("before", "<!-- scripts/kvm-unit-tests -->", "behind") == (before, mark, behind)
+    assert "| test | exit | PASS | FAIL | SKIP | unanswered | |" == head
+    assert [
+        "| bad | 1 | 1 | 1 |  | 0 | known: no such device |",
+        "| good | 0 | 2 |  |  | 0 | passes |",
+    ] == rows
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [([], "no x86/*.flat; build the checkout"), (["other"], "other: no such test in")],
