@@ -33,7 +33,7 @@ from crosswalk.walker.memory import FRAME, PhysicalMemory, Segments
 from crosswalk.walker.symbols.spans import Spans
 from crosswalk.walker.translate import Step, Walk, walk
 
-__all__ = ["Rerun", "report_blame"]
+__all__ = ["Rerun", "blame_at", "blame_key", "report_blame"]
 
 _MAPPINGS = 8
 """How many mappings of a frame are walked."""
@@ -85,6 +85,31 @@ def report_blame(
     return _records(blamed, code)
 
 
+def blame_key(blamed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the key of a document that has what was blamed; nothing where nothing was."""
+    return {"blame": blamed} if blamed else {}
+
+
+def blame_at(options: argparse.Namespace, image: GuestImage, rerun: Rerun) -> list[dict[str, Any]]:
+    """Do as `report_blame`, after a run of its own, to the point where the other one is to end."""
+    if not options.blame:
+        return []
+    ram = Ram(0, options.ram << 20)  # Shared with the child.
+    remark(f"running to {rerun.until}, for --blame…")
+    _, reached = contained(lambda: _run(rerun, ram))
+    return report_blame(options, image, ram, reached, rerun)
+
+
+def _run(
+    rerun: Rerun, ram: Ram, words: Iterable[WatchedWord] = ()
+) -> tuple[list[Written], Reached]:
+    """Run to the last point; return what was written to words, and the machine there."""
+    boot = rerun.boot(ram)
+    log = StoreLog(boot.machine, words)
+    *_, reached = boot.run(rerun.points, rerun.until, rerun.seconds)
+    return log.written(), reached
+
+
 def _blame(
     targets: Sequence[BlameTarget], ram: Ram, reached: Reached, rerun: Rerun
 ) -> list[_Blamed]:
@@ -100,7 +125,7 @@ def _blame(
     }
     again = Ram(ram.start, ram.size)  # Shared with the child.
     remark(f"running once more, to see who writes {len(words)} entries…")
-    written = contained(lambda: _record(rerun, again, words.values()))
+    written, _ = contained(lambda: _run(rerun, again, words.values()))
     differing = int(np.count_nonzero(ram.words != again.words))
     if differing:
         raise CrosswalkError(
@@ -132,14 +157,6 @@ def _walks(
 def _words(context: PagingContext, path: Walk) -> Iterator[WatchedWord]:
     for step in path.steps:
         yield WatchedWord(step.pa, level_of(context, step.level).entry_size)
-
-
-def _record(rerun: Rerun, ram: Ram, words: Iterable[WatchedWord]) -> list[Written]:
-    boot = rerun.boot(ram)
-    log = StoreLog(boot.machine, words)
-    for _ in boot.run(rerun.points, rerun.until, rerun.seconds):
-        pass
-    return log.written()
 
 
 class _Code:

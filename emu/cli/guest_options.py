@@ -168,6 +168,10 @@ POINTS = Group(
 
 _OF_POINTS = ("--until", "--system-map")
 _FOR_ONE = ("--exit-port", "--tick-every")
+_BLAME = (
+    "tell who wrote the entries of the walk of each of these addresses where protection begins, as "
+    "`run` does at its last point, by two more runs without nested paging"
+)
 
 
 def _protected() -> Group:
@@ -191,6 +195,7 @@ def _protected() -> Group:
                 needs=_EITHER,
             ),
             *(replace(each, needs=("guest",)) for each in points),
+            replace(BLAME, settings={**BLAME.settings, "help": _BLAME}, needs=_EITHER),
         ),
     )
 

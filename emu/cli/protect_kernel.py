@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from crosswalk.emu.cli.blame import Rerun, blame_at, blame_key
 from crosswalk.emu.cli.boot_points import point_named
 from crosswalk.emu.cli.check import machine_spaces
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine
@@ -29,6 +31,7 @@ from crosswalk.emu.protect.kernel.scenario import (
     Guest,
     PlainBoot,
     ProtectedBoot,
+    boot_kernel,
     run_plain,
     run_protected,
 )
@@ -64,6 +67,8 @@ def protect_kernel(options: argparse.Namespace) -> int:
         on_line=remark if options.console else None,
     )
     if chosen_kind(options) is not TableKind.NPT:
+        if options.blame:
+            raise BadInput("--blame is for nested paging (--tables npt)")
         return protect_kernel_ept(options, guest, protect_at)
     rams = Ram(0, size), Ram(0, size)  # Shared with the children.
 
@@ -88,6 +93,9 @@ def protect_kernel(options: argparse.Namespace) -> int:
         for line in failure.lines:
             remark(line)
         raise
+    quiet = replace(guest, on_line=None)
+    rerun = Rerun(lambda ram: boot_kernel(ram, quiet), (), protect_at, seconds)
+    blamed = blame_at(options, kernel, rerun)
     differing = np.flatnonzero(rams[0].words != rams[1].words)
     pairs = [(int(rams[0].words[at]), int(rams[1].words[at])) for at in differing.tolist()]
     found = tuple(checks(plain, protected, pairs))
@@ -95,7 +103,7 @@ def protect_kernel(options: argparse.Namespace) -> int:
         options,
         protected,
         found,
-        record=lambda: _record(plain, protected, found, protect_at),
+        record=lambda: {**_record(plain, protected, found, protect_at), **blame_key(blamed)},
         lines=boot_lines(plain, protected, str(protect_at)),
         limit=_LIMIT,
         expected=expected,

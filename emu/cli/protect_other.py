@@ -2,11 +2,13 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from crosswalk.emu.cli.blame import Rerun, blame_at, blame_key
 from crosswalk.emu.cli.boot_points import point_named
 from crosswalk.emu.cli.check import machine_spaces
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine
@@ -22,6 +24,7 @@ from crosswalk.emu.load.image import Format
 from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.protect.kernel.guest_scenario import (
     GuestRun,
+    boot_guest,
     run_guest_plain,
     run_guest_protected,
 )
@@ -77,6 +80,9 @@ def protect_other(options: argparse.Namespace) -> int:
         for line in failure.lines:
             remark(line)
         raise
+    quiet = replace(run, on_line=None)
+    rerun = Rerun(lambda ram: boot_guest(ram, quiet), (), run.protect_at, run.seconds)
+    blamed = blame_at(options, guest.image, rerun)
     differing = np.flatnonzero(rams[0].words != rams[1].words)
     pairs = [(int(rams[0].words[at]), int(rams[1].words[at])) for at in differing.tolist()]
     found = [*checks(plain, protected, pairs, end=str(run.until))]
@@ -88,7 +94,10 @@ def protect_other(options: argparse.Namespace) -> int:
         protected,
         found,
         other=path,
-        record=lambda: _record(options, run, plain, protected, found, exited),
+        record=lambda: {
+            **_record(options, run, plain, protected, found, exited),
+            **blame_key(blamed),
+        },
         lines=_lines(plain, protected, run),
         limit=_LIMIT,
         expected=expected,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crosswalk.emu.check import Verdict
-from crosswalk.emu.cli.blame import Rerun, report_blame
+from crosswalk.emu.cli.blame import Rerun, blame_key, report_blame
 from crosswalk.emu.cli.boot_points import parsed_points
 from crosswalk.emu.cli.check import (
     explain_known,
@@ -309,8 +309,7 @@ def _report(
         total["points"] = records
         if booted.exit_code is not None:
             total["guest_exit"] = booted.exit_code
-        if blamed:
-            total["blame"] = blamed
+        total |= blame_key(blamed)
         total["unanswered"] = list(booted.unanswered_records)
         emit({**total, "verdict": word.text, "reproduce": command_text(options)})
     else:

@@ -18,7 +18,7 @@ from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["GuestRun", "run_guest_plain", "run_guest_protected"]
+__all__ = ["GuestRun", "boot_guest", "run_guest_plain", "run_guest_protected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def run_guest_plain(ram: Ram, run: GuestRun) -> tuple[PlainBoot, int | None]:
 
     Raises `GuestFailure` where it doesn't pass its points.
     """
-    boot, began = _boot(ram, run), time.process_time()
+    boot, began = boot_guest(ram, run), time.process_time()
     early = 0.0
     for reached in boot.run([run.protect_at], run.until, run.seconds):
         if reached.point == run.protect_at:
@@ -60,7 +60,7 @@ def run_guest_protected(
     as it was at the end. Errors as in `run_guest_plain`; `BadInput` where the guest isn't in 64-bit
     mode with 4-level paging at the point.
     """
-    boot = _boot(ram, run)
+    boot = boot_guest(ram, run)
     began, early = time.process_time(), 0.0
     protection, refusal, beginning = None, None, None
     try:
@@ -104,7 +104,8 @@ def _require_long_mode(reached: Reached) -> PagingContext:
     return context
 
 
-def _boot(ram: Ram, run: GuestRun) -> Boot:
+def boot_guest(ram: Ram, run: GuestRun) -> Boot:
+    """Return the boot of a guest, without nested paging."""
     return Boot(
         ram,
         run.guest,

@@ -19,7 +19,15 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["Guest", "PlainBoot", "ProtectedBoot", "plain_boot", "run_plain", "run_protected"]
+__all__ = [
+    "Guest",
+    "PlainBoot",
+    "ProtectedBoot",
+    "boot_kernel",
+    "plain_boot",
+    "run_plain",
+    "run_protected",
+]
 
 _IDLE = Point(PointKind.IDLE)
 
@@ -62,7 +70,7 @@ class ProtectedBoot(Enforced):
 
 def run_plain(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> PlainBoot:
     """Boot to idle on the same CPU, without nested paging; errors as in `run_protected`."""
-    boot, began = _boot(ram, guest), time.process_time()
+    boot, began = boot_kernel(ram, guest), time.process_time()
     boot.machine.intercepting = False  # As it is under nested paging.
     early = 0.0
     for reached in boot.run([protect_at], _IDLE, seconds):
@@ -87,7 +95,7 @@ def run_protected(
     another reason than the host's refusal, or doesn't pass the point; `BadInput` where it hasn't
     write-protected its text by then, or a system call has been made.
     """
-    boot = _boot(ram, guest)
+    boot = boot_kernel(ram, guest)
     protection = Protection(boot, guest.kernel)
     began, early = time.process_time(), 0.0
     refusal, beginning = None, None
@@ -119,7 +127,8 @@ def run_protected(
     return ProtectedBoot(plain=plain, refusal=refusal, **fields_of(enforced))
 
 
-def _boot(ram: Ram, guest: Guest) -> Boot:
+def boot_kernel(ram: Ram, guest: Guest) -> Boot:
+    """Return the boot of a kernel, without nested paging."""
     return Boot(
         ram,
         LinuxGuest(guest.kernel, guest.initrd, guest.arguments),

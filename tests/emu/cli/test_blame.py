@@ -2,6 +2,7 @@
 
 import pytest
 
+from crosswalk.guest.sample import EXIT_PORT, Bug, sample_kernel
 from tests.emu.cli.running import refused
 from tests.emu.load.linux.kernels import BASE, TABLES, talking, vmlinux
 
@@ -105,3 +106,36 @@ def test_what_is_no_address_is_refused(run, buggy, arguments, message):
 
 def test_blame_is_for_a_guest_that_is_booted(run):
     assert "--blame" in refused(run("run", "--blame", "0x1000"))
+
+
+@pytest.mark.parametrize(
+    ("bug", "va", "entry", "callers"),
+    [
+        (Bug.WRITABLE_MODULE, 0x11_0000, "0000000000110003", "load_module"),
+        (None, 0x11_0000, "0000000000110001", "load_module"),
+        (Bug.USER_RODATA, 0x10_2000, "8000000000102005", "start"),
+        (Bug.STACK_GUARD, 0x10_D000, "800000000010d003", "start"),
+    ],
+)
+def test_who_planted_the_bugs_of_the_sample_kernel_is_told(run, tmp_path, bug, va, entry, callers):
+    path = tmp_path / "sample.elf"
+    path.write_bytes(sample_kernel(bug))
+    ran = run(
+        "run", "--guest", path, "--ram", "16", "--exit-port", hex(EXIT_PORT), "--blame", hex(va)
+    )
+    assert 0 == ran.status
+    leaf = ran.out.partition("  PTE[")[2]
+    lines = leaf.splitlines()
+    (at,) = [row for row, line in enumerate(lines) if line.startswith(f"    {entry} by ")]
+    assert f" {callers}+0x" in lines[at + 1]
+
+
+def test_the_stack_guards_page_is_mapped_by_nobody_without_the_bug(run, tmp_path):
+    path = tmp_path / "sample.elf"
+    path.write_bytes(sample_kernel())
+    ran = run(
+        *("run", "--guest", path, "--ram", "16", "--exit-port", hex(EXIT_PORT)),
+        *("--blame", "0x10d000"),
+    )
+    (line,) = [line for line in ran.out.splitlines() if "  PTE[" in line]
+    assert line.endswith("0000000000000000, not present, 2 stores")

@@ -60,7 +60,15 @@ def test_help_and_bad_usage_import_the_standard_library_alone(arguments, status)
     ended, modules = imported(*arguments)
     ours = {each for each in modules if each.startswith("crosswalk.")}
     names = (
-        *("main", "apart", "commands", "search_commands", "compare_options", "expect_options"),
+        *(
+            "main",
+            "apart",
+            "blame_options",
+            "commands",
+            "search_commands",
+            "compare_options",
+            "expect_options",
+        ),
         *("guest_options", "options", "host_options", "listing_options", "type_options", "parser"),
     )
     rooms = {f"crosswalk.emu.cli.{name}" for name in names}

@@ -113,3 +113,17 @@ def test_bad_usage_is_one_line(run, sample, arguments, message):
     ran = run("protect", "--guest", path, "--ram", "16", *port, *given)
     assert (2, "") == (ran.status, ran.out)
     assert message in ran.err.splitlines()[-1]
+
+
+def test_who_mapped_a_writable_and_executable_page_is_told(run, sample):
+    module = sample(Bug.WRITABLE_MODULE)
+    ran = run("protect", "--guest", module, *AT, "--blame", "0x110000", "--json")
+    (target,) = ran.document["blame"]
+    leaf = target["walks"][0]["entries"][-1]
+    assert ("PTE[272]", 4, "0x110023") == tuple(leaf[key] for key in ("name", "count", "entry"))
+    stores = leaf["stores"]
+    assert ["0x0", "0x8000000000110003", "0x110003"] == [each["after"] for each in stores]
+    assert "set_page" == stores[-1]["symbol"].partition("+")[0]
+    assert ["load_module", "main"] == [
+        each.partition("+")[0] for each in stores[-1]["return_addresses"]
+    ]
