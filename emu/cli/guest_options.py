@@ -205,8 +205,8 @@ PROTECTED = _protected()
 EPILOG = """\
 examples:
   crosswalk run --guest kernel.elf --exit-port 0xf4 --expect 'no wx'
-  crosswalk run --guest gnumach.gz --module ext2fs.static --until cr3:1
-  crosswalk run --guest boot.bin --as raw@0x7c00:16 --until cr3:1
+  crosswalk run --guest gnumach.gz --module ext2fs.static --until user
+  crosswalk run --guest boot.bin --as raw@0x7c00:16 --until console:long
   crosswalk run --kernel vmlinuz --check-at console:Memory:
   crosswalk run --kernel vmlinuz --until console:Memory: --blame 0xffffffff81000000
 
