@@ -154,6 +154,15 @@ POINTS = Group(
             needs=_EITHER,
         ),
         option(
+            "--limit",
+            metavar="N",
+            type=number(bits=63, least=1),
+            help="at each point check the first N mappings of each size, holes and malformed "
+            "entries (without it all, but not more than 200,000 mappings): checks take long in "
+            "32-bit and PAE paging",
+            needs=_EITHER,
+        ),
+        option(
             "--system-map",
             reads=True,
             metavar="FILE",

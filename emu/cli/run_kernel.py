@@ -190,7 +190,7 @@ def _looked_at(
         return _unread(options, reached)
     memory, context = boot.memory, reached.context
     remark(f"at {reached.point}: {context_text(context)}")
-    verdict = verdict_of(memory, context, jobs=options.jobs)
+    verdict = verdict_of(memory, context, limit=options.limit, jobs=options.jobs)
     extent = machine_extent(str(reached.point), memory, context)
     exposed = [each for each in coalesce(mappings(memory, context)) if each.rights & _BOTH == _BOTH]
     nested = check_nested_point(memory, reached.nested)

@@ -273,3 +273,11 @@ def test_two_runs_save_the_same_bytes(run, guest, tmp_path):
     for core in cores:
         assert 0 == run("run", "--guest", path, *PORT, "--save", core).status
     assert np.array_equal(*(np.fromfile(core, np.uint8) for core in cores))
+
+
+def test_a_limit_leaves_mappings_unchecked_and_says_so(run, guest):
+    path = guest(exiting(0, PAE + PAGING))
+    ran = run("run", "--guest", path, *PORT, "--limit", "1")
+    assert "on 1 of 2 mappings" in ran.out
+    whole = run("run", "--guest", path, *PORT, "--json").document["probes"]
+    assert whole > run("run", "--guest", path, *PORT, "--limit", "1", "--json").document["probes"]
