@@ -15,7 +15,13 @@ from crosswalk.emu.cpu.counting import Cr3Loads, ended_by_bound, instructions_be
 from crosswalk.emu.cpu.cpu import Cpu, Guarded
 from crosswalk.emu.cpu.cpuid import answer_cpuid
 from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised
-from crosswalk.emu.cpu.engine import AMD_MODELS, MODEL, hook_instruction, open_engine
+from crosswalk.emu.cpu.engine import (
+    AMD_MODELS,
+    MODEL,
+    hook_instruction,
+    open_engine,
+    register_writer,
+)
 from crosswalk.emu.cpu.events import Fault, NotEmulated
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT, exit_name
@@ -29,7 +35,7 @@ from crosswalk.emu.pc.halting import halted_after, stands_behind_hlt
 from crosswalk.emu.pc.msrs import Msrs
 from crosswalk.emu.pc.unanswered import Target, Unanswered
 from crosswalk.emu.pc.watchdog import Watchdog
-from crosswalk.walker.architecture import RFlags, Vector
+from crosswalk.walker.architecture import MSR, RFlags, Vector
 
 __all__ = ["Delivered", "Ended", "Machine", "Stop"]
 
@@ -139,6 +145,10 @@ class Machine:
         self._halted_at: int | None = None
         self.instructions = 0
         self._hooks: list[object] = []
+        self._put_rax, self._put_rcx, self._put_rdx = (
+            register_writer(self.engine, register)
+            for register in (x86.UC_X86_REG_RAX, x86.UC_X86_REG_RCX, x86.UC_X86_REG_RDX)
+        )
         self._deferred: deque[Callable[[], None]] = deque()
         self._running = False
         self._control = ControlWrites(self.cpu, model)
@@ -354,8 +364,10 @@ class Machine:
             (self._on_cpuid, x86.UC_X86_INS_CPUID),
         ):
             add(unicorn.UC_HOOK_INSN, called, None, 1, 0, instruction)
-        for instruction in (x86.UC_X86_INS_RDTSC, x86.UC_X86_INS_RDTSCP):
-            self._hooks.append(hook_instruction(self.engine, instruction, self._on_rdtsc))
+        self._hooks = [
+            hook_instruction(self.engine, x86.UC_X86_INS_RDTSC, self._on_rdtsc),
+            hook_instruction(self.engine, x86.UC_X86_INS_RDTSCP, self._on_rdtscp),
+        ]
 
     def _sent(self, byte: int) -> None:
         self.console.append(byte)
@@ -444,9 +456,13 @@ class Machine:
 
     def _on_rdtsc(self) -> None:
         stamp = self._board.stamp()
-        self.engine.reg_write(x86.UC_X86_REG_RAX, stamp & 0xFFFF_FFFF)
-        self.engine.reg_write(x86.UC_X86_REG_RDX, stamp >> 32)
+        self._put_rax(stamp & 0xFFFF_FFFF)
+        self._put_rdx(stamp >> 32)
         self._attend()
+
+    def _on_rdtscp(self) -> None:
+        self._on_rdtsc()
+        self._put_rcx(self.cpu.msr(MSR.TSC_AUX) & 0xFFFF_FFFF)
 
     def _on_syscall(self, _uc: unicorn.Uc, _data: object) -> None:
         self._system_call(enter_syscall)

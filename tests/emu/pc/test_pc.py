@@ -153,6 +153,12 @@ def test_the_time_stamp_counter_is_the_machines_own(bare):
     assert 2000 <= bare.cpu.general(0) < 3024
 
 
+def test_rdtscp_also_tells_what_the_system_has_put_into_tsc_aux(bare):
+    source = "mov ecx, 0xc0000103\nmov eax, 77\nxor edx, edx\nwrmsr\nrdtsc\nmov rbx, rcx\nrdtscp"
+    bare.start(f"{source}\ncli\nhlt")
+    assert (0xC000_0103, 77) == (bare.cpu.general(3), bare.cpu.general(1))
+
+
 def test_cpuid_is_the_models_own():
     machine = Machine(Ram(0, 0x1000), model=x86.UC_CPU_X86_EPYC)
     machine.engine.reg_write(x86.UC_X86_REG_EAX, 7)
