@@ -72,7 +72,9 @@ _MACHINE = """\
 Values that a processor refuses with #GP, and the emulated CPU takes: they concern how registers
 are set up, not how an access is translated under them. Each is registered in
 `emu/cpu/unchecked_registers.py` with instructions that a test runs, at CPL 0 of 64-bit mode. The
-address that isn't canonical is 0x8000000000001234.
+address that isn't canonical is 0x8000000000001234. In the machine of `run`, writes to CR0, CR4 and
+EFER are checked before the emulated CPU gets them (`emu/cpu/control_writes.py`): there they raise
+#GP as they should.
 """
 
 
