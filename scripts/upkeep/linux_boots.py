@@ -1,0 +1,120 @@
+"""Boots of a kernel without any check: here, and in QEMU, from one console line to another.
+
+    python -m scripts.upkeep.linux_boots KERNEL POINT…
+
+boots a kernel in this process, up to the last point, and prints what `Boot` below has as JSON.
+"""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.boot import Boot as Booting
+from crosswalk.emu.load.formats import open_kernel
+from crosswalk.emu.load.linux.guest import ARGUMENTS
+from crosswalk.emu.load.points import parse_point
+from crosswalk.guest.init import init_archive
+
+__all__ = ["FIRST", "LAST", "RAM_MIB", "Boot", "here", "in_qemu"]
+
+FIRST, LAST = "Linux version ", "Run /init as init process"
+"""The lines of the console between which a boot's time is taken: a decompressor runs before."""
+
+RAM_MIB = 256
+_SECONDS = 3600
+_CLOCK_TICKS = 100  # A second, in /proc: the same on all machines with Linux' USER_HZ.
+_USER, _SYSTEM = 13, 14  # Fields of /proc/PID/stat.
+
+
+class Boot(msgspec.Struct, frozen=True):
+    """A boot in this process: CPU seconds between the lines, and a digest of RAM at the end."""
+
+    cpu_seconds: float
+    ram: str
+
+
+def here(kernel: Path, points: list[str]) -> Boot:
+    """Boot a kernel in a process of its own, up to the last point; `RuntimeError` if it fails."""
+    command = [sys.executable, "-m", "scripts.upkeep.linux_boots", str(kernel), *points]
+    ran = subprocess.run(command, capture_output=True, check=False)
+    if ran.returncode:
+        last = ran.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise RuntimeError(f"an unchecked boot failed: {' '.join(last) or ran.returncode}")
+    return msgspec.json.decode(ran.stdout, type=Boot)
+
+
+def in_qemu(qemu: Path, kernel: Path, bits: int, seconds: float = 600) -> float:
+    """Return QEMU TCG's CPU seconds between the lines; `RuntimeError` where one isn't shown.
+
+    The machine has no devices but a serial port, and the kernel the arguments that it has here.
+    """
+    with tempfile.NamedTemporaryFile() as initrd:
+        initrd.write(init_archive(bits=bits))
+        initrd.flush()
+        command = [
+            *(str(qemu), "-M", "pc", "-accel", "tcg,thread=single", "-cpu", "Icelake-Server,-la57"),
+            *("-m", str(RAM_MIB), "-nodefaults", "-no-reboot", "-display", "none"),
+            *("-serial", "stdio", "-kernel", str(kernel), "-initrd", initrd.name),
+            *("-append", ARGUMENTS),
+        ]
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as machine:
+            limit = threading.Timer(seconds, machine.kill)
+            limit.start()
+            try:
+                return _between(machine, lambda: _cpu_seconds(machine.pid))
+            finally:
+                limit.cancel()
+                machine.kill()
+
+
+def _between(machine: "subprocess.Popen[bytes]", spent: Callable[[], float]) -> float:
+    began = None
+    for line in machine.stdout or ():
+        if FIRST.encode() in line and began is None:
+            began = spent()
+        if LAST.encode() in line and began is not None:
+            return spent() - began
+    raise RuntimeError(f"QEMU: {LAST!r} didn't appear on the console")
+
+
+def _cpu_seconds(process: int) -> float:
+    # The command's name, in parentheses, may have spaces.
+    fields = Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()
+    return (int(fields[_USER - 2]) + int(fields[_SYSTEM - 2])) / _CLOCK_TICKS
+
+
+def _boot(kernel: Path, texts: list[str]) -> Boot:
+    guest = open_kernel(kernel)
+    times: dict[str, float] = {}
+
+    def on_line(line: str) -> None:
+        for text in (FIRST, LAST):
+            if text in line:
+                times.setdefault(text, time.process_time())
+
+    *points, until = [parse_point(text, guest.image.symbols) for text in texts]
+    ram = Ram(0, RAM_MIB << 20)
+    boot = Booting(ram, guest, on_line=on_line)
+    for _ in boot.run(points, until, _SECONDS):
+        pass
+    missing = [text for text in (FIRST, LAST) if text not in times]
+    if missing:
+        sys.exit(f"{missing[0]!r} didn't appear on the console")
+    return Boot(times[LAST] - times[FIRST], hashlib.sha256(ram.bytes).hexdigest())
+
+
+if __name__ == "__main__":
+    sys.stdout.write(msgspec.json.encode(_boot(Path(sys.argv[1]), sys.argv[2:])).decode())
