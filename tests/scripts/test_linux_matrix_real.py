@@ -1,4 +1,4 @@
-"""The matrix of Linux, row by row: each of Debian's kernels, fetched, booted, checked, booted again.
+"""The matrix of Linux, row by row: each of Debian's kernels, fetched, booted twice, and checked.
 
 They need the distribution's packages within reach: apt-get and a network.
 """
