@@ -27,12 +27,12 @@ __all__ = [
     "MODEL",
     "MODELS",
     "CpuState",
+    "DirectHooks",
     "Engine",
     "SavedState",
     "attach",
     "handle_of",
     "hook_blocks",
-    "hook_instruction",
     "open_engine",
     "register_writer",
 ]
@@ -55,6 +55,12 @@ _CODE = 1 << 28  # Bytes of address space for the code an engine makes; Unicorn'
 _MODES = {16: unicorn.UC_MODE_16, 32: unicorn.UC_MODE_32, 64: unicorn.UC_MODE_64}
 _U64 = ctypes.c_uint64
 _ON_INSTRUCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_ON_IN = ctypes.CFUNCTYPE(
+    ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p
+)
+_ON_OUT = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
+)
 _ON_EXCEPTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 _ON_ACCESS = ctypes.CFUNCTYPE(
     ctypes.c_bool,
@@ -141,20 +147,68 @@ def register_writer(engine: unicorn.Uc, register: int) -> Callable[[int], None]:
     return put
 
 
-def hook_instruction(engine: unicorn.Uc, instruction: int, called: Callable[[], None]) -> object:
-    """Have `called` instead of each RDTSC or RDTSCP, which the binding refuses to hook.
+class DirectHooks:
+    """Hooks of an engine at a third of the binding's cost, or that the binding refuses.
 
-    `instruction` is one of Unicorn's `UC_X86_INS_…`. Returns what has to be kept alive as long
-    as the engine runs. `called` must not raise.
+    What a callback raises ends the run; `raise_error` raises it when that is over. The engine must
+    not outlive this.
     """
 
-    def replace(_engine: Any, _data: Any) -> int:
-        called()
-        return 1  # Not to be executed.
+    def __init__(self, engine: unicorn.Uc) -> None:
+        self._engine = engine
+        self._error: BaseException | None = None
+        self._kept: list[object] = []
 
-    callback = _ON_INSTRUCTION(replace)
-    _add_hook(engine, unicorn.UC_HOOK_INSN, callback, (1, 0), ctypes.c_int(instruction))
-    return callback
+    def raise_error(self) -> None:
+        """Raise what a callback has raised, if one has."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def instead_of(self, instruction: int, called: Callable[[], None]) -> None:
+        """Have `called` instead of each RDTSC or RDTSCP, one of Unicorn's `UC_X86_INS_…`."""
+
+        def replace(_engine: Any, _data: Any) -> int:
+            try:
+                called()
+            except BaseException as error:  # noqa: BLE001  # It is raised when the run has ended.
+                self._fail(error)
+            return 1  # Not to be executed.
+
+        self._hook(_ON_INSTRUCTION(replace), instruction)
+
+    def port_reads(self, called: Callable[[int, int], int]) -> None:
+        """Have `called` with port and size in bytes for each IN and INS; it returns the value."""
+
+        def read(_engine: Any, port: int, size: int, _data: Any) -> int:
+            try:
+                return called(port, size)
+            except BaseException as error:  # noqa: BLE001  # As above.
+                self._fail(error)
+                return 0
+
+        self._hook(_ON_IN(read), x86.UC_X86_INS_IN)
+
+    def port_writes(self, called: Callable[[int, int, int], None]) -> None:
+        """Have `called` with port, size in bytes and value for each OUT and OUTS."""
+
+        def write(_engine: Any, port: int, size: int, value: int, _data: Any) -> None:
+            try:
+                called(port, size, value)
+            except BaseException as error:  # noqa: BLE001  # As above.
+                self._fail(error)
+
+        self._hook(_ON_OUT(write), x86.UC_X86_INS_OUT)
+
+    def _hook(self, callback: object, instruction: int) -> None:
+        kind = unicorn.UC_HOOK_INSN
+        _add_hook(self._engine, kind, callback, (1, 0), ctypes.c_int(instruction))
+        self._kept.append(callback)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        self._engine.emu_stop()
 
 
 def hook_blocks(engine: unicorn.Uc, called: Callable[[int, int], None]) -> object:

@@ -15,13 +15,7 @@ from crosswalk.emu.cpu.counting import Cr3Loads, ended_by_bound, instructions_be
 from crosswalk.emu.cpu.cpu import Cpu, Guarded
 from crosswalk.emu.cpu.cpuid import answer_cpuid
 from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised
-from crosswalk.emu.cpu.engine import (
-    AMD_MODELS,
-    MODEL,
-    hook_instruction,
-    open_engine,
-    register_writer,
-)
+from crosswalk.emu.cpu.engine import AMD_MODELS, MODEL, DirectHooks, open_engine, register_writer
 from crosswalk.emu.cpu.events import Fault, NotEmulated
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT, exit_name
@@ -144,7 +138,7 @@ class Machine:
         self._asked_at: int | None = None
         self._halted_at: int | None = None
         self.instructions = 0
-        self._hooks: list[object] = []
+        self._hooks = DirectHooks(self.engine)
         self._put_rax, self._put_rcx, self._put_rdx = (
             register_writer(self.engine, register)
             for register in (x86.UC_X86_REG_RAX, x86.UC_X86_REG_RCX, x86.UC_X86_REG_RDX)
@@ -238,6 +232,7 @@ class Machine:
         finally:
             self._running = False
             self.intercepts.end()
+        self._hooks.raise_error()
         return instructions_begun(self.engine, count) if count else 0
 
     def _note_halt(self, bound: int) -> None:
@@ -357,17 +352,15 @@ class Machine:
         add(unicorn.UC_HOOK_INSN_INVALID, self._on_invalid)
         add(unicorn.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
         for called, instruction in (
-            (self._on_in, x86.UC_X86_INS_IN),
-            (self._on_out, x86.UC_X86_INS_OUT),
             (self._on_syscall, x86.UC_X86_INS_SYSCALL),
             (self._on_sysenter, x86.UC_X86_INS_SYSENTER),
             (self._on_cpuid, x86.UC_X86_INS_CPUID),
         ):
             add(unicorn.UC_HOOK_INSN, called, None, 1, 0, instruction)
-        self._hooks = [
-            hook_instruction(self.engine, x86.UC_X86_INS_RDTSC, self._on_rdtsc),
-            hook_instruction(self.engine, x86.UC_X86_INS_RDTSCP, self._on_rdtscp),
-        ]
+        self._hooks.instead_of(x86.UC_X86_INS_RDTSC, self._on_rdtsc)
+        self._hooks.instead_of(x86.UC_X86_INS_RDTSCP, self._on_rdtscp)
+        self._hooks.port_reads(self._on_in)
+        self._hooks.port_writes(self._on_out)
 
     def _sent(self, byte: int) -> None:
         self.console.append(byte)
@@ -434,7 +427,7 @@ class Machine:
         self._end(Ended(Stop.STUCK, f"{verb} physical address {address:#x}, where nothing is"))
         return False
 
-    def _on_in(self, _uc: unicorn.Uc, port: int, size: int, _data: object) -> int:
+    def _on_in(self, port: int, size: int) -> int:
         board = self._board
         board.spend()
         if not board.ports.answers(port):
@@ -443,7 +436,7 @@ class Machine:
         self._attend()
         return value
 
-    def _on_out(self, _uc: unicorn.Uc, port: int, size: int, value: int, _data: object) -> None:
+    def _on_out(self, port: int, size: int, value: int) -> None:
         board = self._board
         board.spend()
         if not board.ports.answers(port):

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from scripts.benchmarks.boots import judge_boots, measured_boots, show_boots
 from scripts.benchmarks.campaign import PER_SECOND, measured_campaigns, show_campaigns
 from scripts.benchmarks.cases import judge_cases, measured_cases, show_cases
 from scripts.benchmarks.checks import judge_checks, measured_checks, show_checks
@@ -65,6 +66,13 @@ def main() -> int:
     parser.add_argument("--spaces", action="store_true", help="many address spaces, nothing else")
     parser.add_argument("--roots", action="store_true", help="the search for roots, nothing else")
     parser.add_argument("--listings", action="store_true", help="lists of mappings, nothing else")
+    parser.add_argument(
+        "--boots",
+        metavar="KERNEL",
+        nargs="+",
+        type=Path,
+        help="boots of these kernels beside QEMU's, nothing else",
+    )
     parser.add_argument("--startup", action="store_true", help="how long commands take to start")
     parser.add_argument(
         "--judges",
@@ -99,6 +107,7 @@ def main() -> int:
         (_roots, options.roots),
         (_listings, options.listings),
         (_startup, options.startup),
+        (_boots, options.boots is not None),
         (_judges, options.judges is not None),
         (_formats, options.formats is not None),
     ):
@@ -185,6 +194,14 @@ def _startup(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
         _show_goals(judge_startup(document["startup"]))
 
     return {"startup": measured_startup(5 if options.quick else 21)}, show
+
+
+def _boots(options: argparse.Namespace, trees: list[Tree]) -> Measured:
+    def show(document: Row) -> None:
+        show_boots(document["boots"])
+        _show_goals(judge_boots(document["boots"]))
+
+    return {"boots": measured_boots(options.boots, trees, quick=options.quick)}, show
 
 
 def _judges(options: argparse.Namespace, _trees: list[Tree]) -> Measured:

@@ -18,7 +18,7 @@ from time import monotonic
 from crosswalk.emu.machines.iso import judges_folder, make_iso_of
 from crosswalk.guest.sample import sample_kernel
 
-__all__ = ["QemuBoot", "boot_seconds", "find_qemu"]
+__all__ = ["QemuBoot", "boot_seconds", "cpu_seconds", "find_qemu"]
 
 _BINARY = "qemu-system-x86_64"
 _FETCHED = "qemu-bookworm"
@@ -97,11 +97,11 @@ def _time_at(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) -
                 return None
             shown = shown[-len(text) :] + part
             if text in shown:
-                return _cpu_seconds(process.pid)
+                return cpu_seconds(process.pid)
     return None
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process with all its threads; proc(5), /proc/pid/stat."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -318,3 +318,25 @@ def test_unicorn_still_cannot_hook_rdtsc_by_itself():
         open_engine().hook_add(
             unicorn.UC_HOOK_INSN, lambda *_: None, None, 1, 0, x86.UC_X86_INS_RDTSC
         )
+
+
+def test_what_a_callback_raises_ends_the_run_and_is_raised(bare):
+    class RefusedError(Exception):
+        pass
+
+    def refuse():
+        raise RefusedError
+
+    bare.machine.on_console = refuse
+    with pytest.raises(RefusedError):
+        bare.start("mov dx, 0x3f8\nmov al, 65\nout dx, al\nhere: jmp here")
+    assert b"A" == bytes(bare.machine.console)
+
+
+def test_a_run_that_goes_nowhere_ends_when_its_time_is_up(bare):
+    bare.write(CODE, "here: jmp here")
+    with bare.cpu.changed():
+        bare.cpu.rip = CODE
+        bare.cpu.enter(bare.segment(0x08), 0)
+    assert Stop.TIMEOUT is bare.machine.run(seconds=0.05).stop
+    assert Stop.TIMEOUT is bare.machine.run(seconds=0.05).stop
