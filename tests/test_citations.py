@@ -116,7 +116,14 @@ def test_a_bare_number_is_found(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["Unicorn 2.1.4", "Unicorn 4.1.4", "4.20.4+63-g7", 'SDM vol. 3A, "32-Bit Paging"', "1.25.6", "version 5.2"],
+    [
+        "Unicorn 2.1.4",
+        "Unicorn 4.1.4",
+        "4.20.4+63-g7",
+        'SDM vol. 3A, "32-Bit Paging"',
+        "1.25.6",
+        "version 5.2",
+    ],
 )
 def test_what_is_no_section_is_none(text):
     assert [] == numbered(text)

@@ -77,12 +77,5 @@ GUESTS = {
         RowGuest(
             "memtest86+", _debian("memtest86+"), "console:Memtest86+", "Memtest86+", "console=ttyS0"
         ),
-        RowGuest(
-            "memtest86+ia32",
-            _debian("memtest86+ia32"),
-            "console:Memtest86+",
-            "Memtest86+",
-            "console=ttyS0",
-        ),
     )
 }
