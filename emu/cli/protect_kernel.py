@@ -55,6 +55,8 @@ _LIMIT = (
 def protect_kernel(options: argparse.Namespace) -> int:
     """Boot without nested paging and with it, protect, attack; return the exit status."""
     kernel = load_kernel(options.kernel)
+    if kernel.bits == 32:
+        raise BadInput("a Linux kernel of 32 bits: what protects a kernel is for 4-level paging")
     size, seconds = options.ram << 20, options.timeout
     protect_at = _protect_at(options, kernel)
     sentences = chosen_sentences(options)

@@ -94,3 +94,14 @@ def elf_of(kernel):
         *(len(kernel.segments), 64, count, count - 1),
     )
     return (header + programs).ljust(offset, b"\0") + content + names + sections
+
+
+def vmlinux_32(source, base=BASE):
+    """A 32-bit ELF kernel that runs `source`."""
+    code = assemble("tiny32", source, bits=32, address=base, symbols={})
+    offset = 0x1000
+    header = struct.pack(
+        "<16sHHIIIIIHHHHHH", b"\x7fELF\x01\x01\x01", 2, 3, 1, base, 52, 0, 0, 52, 32, 1, 0, 0, 0
+    )
+    segment = struct.pack("<IIIIIIII", 1, offset, base, base, len(code), 0x10000, 7, PAGE)
+    return (header + segment).ljust(offset, b"\0") + code
