@@ -209,3 +209,20 @@ def test_what_only_people_read_is_not_unpacked(tree):
     assert ["usr/lib/usr/share/doc", "usr/share/bochs/x"] == sorted(
         str(each.relative_to(tree.folder / "out")) for each in found
     )
+
+
+def test_a_module_is_fetched_beside_its_kernel_and_kept(tree):
+    path = "lib/modules/6.1/kernel/lib/crc7.ko"
+    tree.package("linux-image-6.1", "boot/vmlinuz-6.1", path, "lib/modules/6.1/kernel/crc70.ko")
+    tree.package("linux-image-cloud-amd64", depends=["linux-image-6.1"])
+    kept = tree.folder / ".kernels" / "linux-image-cloud-amd64"
+    for _ in range(2):
+        ran = tree.fetch("--module", "crc7")
+        assert (f"{kept}/modules/crc7.ko\n", "") == (ran.stdout, ran.stderr)
+    assert f"{kept}/boot/vmlinuz-6.1\n" == tree.fetch().stdout
+    asked = (tree.packages / "asked").read_text().splitlines()
+    assert 1 == sum("download" in line for line in asked)
+    ran = tree.fetch("--module", "none")
+    assert (1, "") == (ran.returncode, ran.stdout)
+    assert "fetch-kernel: linux-image-cloud-amd64: no module none in it\n" == ran.stderr
+    assert 2 == tree.fetch("--module", "../x").returncode

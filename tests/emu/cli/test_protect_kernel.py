@@ -3,8 +3,9 @@ import pytest
 from crosswalk.emu.protect.kernel import ept_scenario, ept_subject
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
 from crosswalk.emu.protect.kernel.protection import Protection
-from tests.emu.load.linux.distribution_kernels import CLOUD, GENERIC, fetched
+from tests.emu.load.linux.distribution_kernels import CLOUD, GENERIC, fetched, fetched_module
 from tests.emu.load.linux.kernels import elf_of, talking, vmlinux
+from tests.emu.protect.kernel.module_init import SAID, init_with_module
 from tests.emu.protect.kernel.tiny_kernel import NAMES, PATCH, READY, RUN_USER, tiny_kernel
 
 AT = ("--ram", "32", "--protect-at", f"console:{READY}")
@@ -240,6 +241,33 @@ def test_the_distributions_kernels_are_protected(run, package, arguments):
     assert frames["no_write"] > frames["sealed"] > 5000
     stopped = [each["stopped_by"] for each in document["attacks"]]
     assert 5 == stopped.count(None)
+
+
+@pytest.mark.slow
+def test_a_module_is_sealed_while_it_is_loaded(run, tmp_path):
+    initrd = tmp_path / "initrd"
+    initrd.write_bytes(init_with_module("crc7", fetched_module(CLOUD, "crc7")))
+    ran = run(
+        "protect",
+        "--kernel",
+        fetched(CLOUD),
+        "--ram",
+        "128",
+        "--initrd",
+        initrd,
+        "--console",
+        "--json",
+    )
+    document = ran.document
+    assert 0 == ran.status, ran.err
+    assert [*SAID, *SAID] == [line for line in ran.err.splitlines() if line in SAID]
+    since = document["since"]
+    # Its text alone, or its read-only data too, each time; what is freed is seen by its next store.
+    assert since["sealed"] >= 2
+    assert since["freed"] >= 1
+    assert (0, 0, 0) == (since["late"], since["unsealed"], since["stale"])
+    stops = {each["name"]: each["stopped_by"] for each in document["attacks"]}
+    assert "NPF" == stops["loaded code"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Kernels of the distribution, fetched when a test asks for one."""
 
 import functools
+import lzma
 import subprocess
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def fetched(package):
     """The path of a package's kernel."""
     command = [ROOT / "scripts" / "fetch-kernel", package]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@functools.cache
+def fetched_module(package, name):
+    """The content of a module of a package's kernel, unpacked."""
+    command = [ROOT / "scripts" / "fetch-kernel", "--module", name, package]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True)
+    path = Path(ran.stdout.strip())
+    content = path.read_bytes()
+    return lzma.decompress(content) if path.suffix == ".xz" else content
 
 
 def booting(package, *, arguments="", levels=4, **options):
