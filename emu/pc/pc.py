@@ -34,7 +34,7 @@ from crosswalk.walker.architecture import MSR, RFlags, Vector
 __all__ = ["Delivered", "Ended", "Machine", "Stop"]
 
 _KEPT_EVENTS = 16
-_HIGHEST = 1 << 32
+_HIGHEST, _TOP = 1 << 32, (1 << 64) - 1
 _VERBS = {
     unicorn.UC_MEM_READ_UNMAPPED: "a read of",
     unicorn.UC_MEM_WRITE_UNMAPPED: "a write to",
@@ -350,7 +350,9 @@ class Machine:
         add = self.engine.hook_add
         add(unicorn.UC_HOOK_INTR, self._on_exception)
         add(unicorn.UC_HOOK_INSN_INVALID, self._on_invalid)
-        add(unicorn.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
+        # With such a hook for an address of RAM, Unicorn makes all stores there the slow way.
+        mapped = max(self.ram.start + self.ram.size, _HIGHEST)
+        add(unicorn.UC_HOOK_MEM_UNMAPPED, self._on_unmapped, None, mapped, _TOP)
         for called, instruction in (
             (self._on_syscall, x86.UC_X86_INS_SYSCALL),
             (self._on_sysenter, x86.UC_X86_INS_SYSENTER),
