@@ -1,6 +1,7 @@
 """`--guest`, `--kernel` and what goes with them: the guest that they name, and its names."""
 
 import argparse
+import os
 from pathlib import Path
 
 from crosswalk.emu.cli.names import kernel_names, symbols_of
@@ -61,7 +62,9 @@ def _as(text: str) -> As:
 
 def _module(text: str) -> Module:
     """Return the module that FILE[,ARGS] names; a name with a comma is taken where it is a file."""
-    name, _, arguments = (text, "", "") if Path(text).exists() else text.partition(",")
+    # Unlike Path.exists, this takes any text.
+    whole = os.path.exists(text)  # noqa: PTH110
+    name, _, arguments = (text, "", "") if whole else text.partition(",")
     return Module(Path(name).name, read_file(name), arguments)
 
 

@@ -8,6 +8,7 @@ from crosswalk.emu.load.image import GuestImage
 from crosswalk.emu.load.placing import Placement
 from crosswalk.emu.pc.firmware import RSDP, memory_ranges, write_firmware
 from crosswalk.walker.architecture import PAGE_BYTES
+from crosswalk.walker.errors import BadInput
 
 __all__ = ["CODE16", "CODE32", "CODE64", "DATA", "Range", "Surroundings", "prepare_memory"]
 
@@ -46,8 +47,10 @@ class Surroundings:
 def prepare_memory(ram: Ram, image: GuestImage) -> Surroundings:
     """Write the firmware's tables to RAM, place a guest, and return its surroundings.
 
-    Raises `BadInput` as `Placement.put`.
+    Raises `BadInput` as `Placement.put`, and for an entry that lies outside of the guest.
     """
+    if not any(start <= image.entry < start + size for start, _, size in image.segments):
+        raise BadInput(f"the entry {image.entry:#x} lies in none of the guest's segments")
     write_firmware(ram)
     ranges = tuple(memory_ranges(ram.size))
     # The first frame has the vectors and the data of the firmware.

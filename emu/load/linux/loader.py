@@ -61,7 +61,7 @@ def place_kernel(ram: Ram, kernel: KernelImage, arguments: str, initrd: bytes) -
 
     Raises `BadInput` where something doesn't fit; the message has what, and the size needed.
     """
-    text = arguments.encode()
+    text = arguments.encode("utf-8", "surrogateescape")
     if len(text) > _MAX_ARGUMENTS or b"\0" in text:
         raise BadInput(f"kernel arguments of {len(text)} bytes; at most {_MAX_ARGUMENTS}, no zeros")
     top = (min(ram.size, kernel.initrd_end) - len(initrd)) // FRAME * FRAME

@@ -268,6 +268,12 @@ def test_a_module_whose_name_has_a_comma_is_found(run, guest):
     assert 0 == ran.status
 
 
+def test_arguments_of_a_module_may_be_longer_than_any_name_of_a_file(run, guest):
+    module, path = guest(b"module", "mod"), guest(exiting(0, PAE + PAGING))
+    ran = run("run", "--guest", path, *PORT, "--module", f"{module},{'x' * 5000}")
+    assert 0 == ran.status
+
+
 def test_two_runs_save_the_same_bytes(run, guest, tmp_path):
     path, cores = guest(exiting(0, PAE + PAGING)), [tmp_path / "one", tmp_path / "two"]
     for core in cores:

@@ -189,6 +189,13 @@ def test_segments_outside_of_ram_and_over_others_are_refused(part, mib, message)
         at_entry(elf_file([Part(BASE, header), part]), mib=mib)
 
 
+def test_an_entry_outside_of_the_guest_is_refused():
+    header = multiboot_header().ljust(16, b"\0")
+    data = elf_file([Part(BASE, header)], entry=0xC020_0000)
+    with pytest.raises(BadInput, match="the entry 0xc0200000 lies in none of the guest's segments"):
+        at_entry(data)
+
+
 def test_a_module_that_does_not_fit_is_refused():
     with pytest.raises(BadInput, match="module big of 16,777,216 bytes doesn't fit in RAM"):
         at_entry(KERNEL, modules=(Module("big", bytes(16 * MIB)),))
