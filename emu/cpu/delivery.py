@@ -67,19 +67,21 @@ def raised(cpu: Cpu, vector: int) -> Event:
     return Event(vector, Kind.SOFTWARE, length=length)
 
 
-def deliver(cpu: Cpu, event: Event) -> list[Event]:
+def deliver(cpu: Cpu, event: Event, *, loaded: bool = False) -> list[Event]:
     """Have `cpu` enter the handler of `event`, and return what was tried, the event first.
 
     The handler of the last event returned is the one that runs: `event` itself, or what errors
     in the guest's tables made of it. RIP has to be where the handler is to return to: at the
     instruction at fault, or past an INT. A page fault while tables are read or the frame is
-    written says P = 0 unless it is a write to a page that can be read.
+    written says P = 0 unless it is a write to a page that can be read. `loaded` says that the state
+    of `cpu` has just been taken over.
 
     Raises `TripleFault` where even a double fault can't be delivered, `NotEmulated` for a task
     gate and in virtual-8086 mode, and `Guarded` where the CPU's guard does, with the CPU as it was.
     """
     history = [event]
-    cpu.load()
+    if not loaded:
+        cpu.load()
     before = cpu.snapshot()
     rflags = cpu.rflags
     enter = _enter if cpu.long_mode else enter_protected if cpu.protected else enter_real

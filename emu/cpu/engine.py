@@ -200,6 +200,22 @@ class DirectHooks:
 
         self._hook(_ON_OUT(write), x86.UC_X86_INS_OUT)
 
+    def exceptions(self, called: Callable[[int], None]) -> None:
+        """Have `called` with the vector, or the number of an exit, of each exception.
+
+        The guest goes on from the state that the call leaves it in.
+        """
+
+        def take(_engine: Any, vector: int, _data: Any) -> None:
+            try:
+                called(vector)
+            except BaseException as error:  # noqa: BLE001  # As above.
+                self._fail(error)
+
+        callback = _ON_EXCEPTION(take)
+        _add_hook(self._engine, UC_HOOK_INTR, callback, (1, 0))
+        self._kept.append(callback)
+
     def _hook(self, callback: object, instruction: int) -> None:
         kind = unicorn.UC_HOOK_INSN
         _add_hook(self._engine, kind, callback, (1, 0), ctypes.c_int(instruction))

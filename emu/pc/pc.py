@@ -34,6 +34,7 @@ from crosswalk.walker.architecture import MSR, RFlags, Vector
 __all__ = ["Delivered", "Ended", "Machine", "Stop"]
 
 _KEPT_EVENTS = 16
+_PAGE_FAULT, _SOFTWARE = int(Vector.PF), Kind.SOFTWARE  # Looked up once: it takes its time.
 _HIGHEST, _TOP = 1 << 32, (1 << 64) - 1
 _VERBS = {
     unicorn.UC_MEM_READ_UNMAPPED: "a read of",
@@ -348,7 +349,7 @@ class Machine:
 
     def _hook(self) -> None:
         add = self.engine.hook_add
-        add(unicorn.UC_HOOK_INTR, self._on_exception)
+        self._hooks.exceptions(self._on_exception)
         add(unicorn.UC_HOOK_INSN_INVALID, self._on_invalid)
         # With such a hook for an address of RAM, Unicorn makes all stores there the slow way.
         mapped = max(self.ram.start + self.ram.size, _HIGHEST)
@@ -476,7 +477,7 @@ class Machine:
         else:
             self._called()
 
-    def _on_exception(self, _uc: unicorn.Uc, vector: int, _data: object) -> None:
+    def _on_exception(self, vector: int) -> None:
         if vector >= FIRST_EXIT and self.on_exit is not None:
             self.on_exit(vector)  # For the guest of a host, no time passes in the host.
             return
@@ -540,7 +541,7 @@ class Machine:
         self.cpu.load()
         rip, cpl = self.cpu.rip, self.cpu.cpl
         try:
-            delivered = deliver(self.cpu, event)
+            delivered = deliver(self.cpu, event, loaded=True)
         except TripleFault as fault:
             if hypervisor is not None and hypervisor.shut_down():
                 self.intercepts.renew()
@@ -561,11 +562,11 @@ class Machine:
         if self._own_hypervisor is not None:
             self._own_hypervisor.entering(self.cpu.linear(self.cpu.rip))
         for each in delivered:
-            cr2 = self.cpu.cr2 if each.vector == Vector.PF else None
+            cr2 = self.cpu.cr2 if each.vector == _PAGE_FAULT else None
             self.events.append(Delivered(each, rip, cpl, cr2))
             self.counts[each.vector, each.kind] += 1
         event = delivered[0]
-        called = event.kind is Kind.SOFTWARE and event.vector not in _TRAPS and cpl == _USER
+        called = event.kind is _SOFTWARE and event.vector not in _TRAPS and cpl == _USER
         if called and len(delivered) == 1:
             self._called()
 
