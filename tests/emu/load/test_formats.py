@@ -4,9 +4,11 @@ import lzma
 
 import pytest
 
+from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.formats import As, Given, open_guest, open_image, open_kernel, parse_as
 from crosswalk.emu.load.image import Format
 from crosswalk.emu.load.placing import Module
+from crosswalk.emu.pc.firmware import RSDP
 from crosswalk.walker.errors import BadInput
 from tests.emu.load.elf_files import BASE, Part, elf_file, note
 from tests.emu.load.linux.kernels import bzimage, talking, vmlinux
@@ -132,3 +134,16 @@ def test_the_name_of_the_file_is_handed_on_without_its_folder(tmp_path):
     path = tmp_path / "kernel.elf"
     path.write_bytes(FILES["multiboot"])
     assert "kernel.elf a b" == open_guest(path, given=Given(arguments="a b")).handed.command_line
+
+
+@pytest.mark.parametrize(
+    ("data", "firmware", "arguments"),
+    [(bare(), b"RSD PTR ", b"a=1\0"), (LINUX, bytes(8), b"console=ttyS0 ")],
+    ids=["bare", "Linux"],
+)
+def test_what_is_no_linux_gets_its_own_arguments_alone_and_a_firmware(data, firmware, arguments):
+    ram = Ram(0, 32 << 20)
+    open_image(data, given=Given(arguments="a=1")).place(ram)
+    assert firmware == ram.read(RSDP, 8)
+    line = int.from_bytes(ram.read(0x2000 + 0x228, 4), "little")
+    assert arguments == ram.read(line, len(arguments))
