@@ -83,6 +83,32 @@ def test_a_reset_through_the_keyboard_controller_is_the_end(bare):
     assert Stop.RESET is bare.start("mov al, 0xfe\nout 0x64, al\ncli\nhlt").stop
 
 
+@pytest.mark.parametrize("size", [64 << 20, 0xFEC0_0000, (4 << 30) + (64 << 20)])
+def test_the_apics_hide_the_ram_in_their_place_and_none_above_4_gib(size):
+    machine = Machine(Ram(0, size))
+    read = machine.engine.mem_read
+    assert 0x5_0014 == int.from_bytes(read(0xFEE0_0030, 4), "little")
+    at = min(size, 0xFEC0_0000) - 8
+    machine.ram.write(at, b"below it")
+    assert b"below it" == read(at, 8)
+    if size > 4 << 30:
+        machine.ram.write(4 << 30, b"above it")
+        assert b"above it" == read(4 << 30, 8)
+
+
+@pytest.mark.parametrize(
+    ("source", "stop"),
+    [
+        ("mov al, 6\nmov dx, 0xcf9\nout dx, al", Stop.RESET),
+        ("mov al, 1\nout 0x92, al", Stop.RESET),
+        ("mov ax, 0x2000\nmov dx, 0x604\nout dx, ax", Stop.OFF),
+    ],
+    ids=["0xcf9", "0x92", "ACPI"],
+)
+def test_a_guest_resets_the_machine_or_switches_it_off(bare, source, stop):
+    assert stop is bare.start(f"{source}\n.byte 0xeb, 0\nud2").stop
+
+
 @pytest.mark.parametrize("value", [0, 1, 0x7F])
 def test_a_guest_exits_by_the_port_for_it_with_a_status(value):
     bare = Bare(exit_port=0xF4)
