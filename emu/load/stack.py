@@ -26,7 +26,7 @@ _CALL = re.compile(
     rb"[\x15\x90-\x93\x95-\x97].{4}|\x94.{5}|\x14[" + _WITHOUT_BASE + rb"].{4}))\Z",
     re.DOTALL,
 )
-"""Source: Intel SDM vol. 2A, "CALL—Call Procedure", and "Instruction Format"."""
+"""Source: Intel SDM vol. 2A, "CALL—Call Procedure", and "ModR/M and SIB Bytes"."""
 
 
 def stack_words(cpu: Cpu, ram: Ram) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import pytest
 
 from crosswalk.guest.sample import EXIT_PORT, Bug, sample_kernel
 from tests.emu.cli.running import refused
+from tests.emu.load.linux.distribution_kernels import CLOUD, INIT, fetched
 from tests.emu.load.linux.kernels import BASE, TABLES, talking, vmlinux
 
 CULPRIT = BASE + 0x100
@@ -139,3 +140,21 @@ def test_the_stack_guards_page_is_mapped_by_nobody_without_the_bug(run, tmp_path
     )
     (line,) = [line for line in ran.out.splitlines() if "  PTE[" in line]
     assert line.endswith("0000000000000000, not present, 2 stores")
+
+
+@pytest.mark.slow
+def test_what_write_protects_the_kernels_text_is_named(run):
+    ran = run(
+        *("run", "--kernel", fetched(CLOUD), "--append", "nopti", "--until", INIT, "--json"),
+        *("--blame", "0xffffffff81000000"),
+    )
+    assert 0 == ran.status
+    (target,) = ran.records[0]["blame"]
+    leaf = target["walks"][0]["entries"][-1]
+    # Made by the image's own tables; read-only by the last store.
+    first, last = leaf["stores"][0], leaf["stores"][-1]
+    assert "__startup_64" == first["symbol"].partition("+")[0]
+    assert (2, 0) == (int(last["before"], 16) & 2, int(last["after"], 16) & 2)
+    callers = {each.partition("+")[0] for each in last["return_addresses"]}
+    assert {"set_memory_ro", "mark_rodata_ro", "kernel_init"} <= callers
+    assert "Write protecting the kernel read-only data" in last["line"]
