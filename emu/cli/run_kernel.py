@@ -215,6 +215,8 @@ def _looked_at(
     folder = None if options.cases is None else options.cases / _folder(reached.point)
     save_cases(folder, memory, [(context, verdict)])
     report_advice(verdict, point.word)
+    if exposed and since.last and not options.blame:
+        remark(f"who made that writable and executable: --blame {exposed[0].va:#x}")
     return point
 
 

@@ -142,6 +142,15 @@ def test_the_stack_guards_page_is_mapped_by_nobody_without_the_bug(run, tmp_path
     assert line.endswith("0000000000000000, not present, 2 stores")
 
 
+@pytest.mark.parametrize("bug", [Bug.WRITABLE_MODULE, None])
+def test_a_writable_and_executable_page_leads_to_the_question_who_made_it(run, tmp_path, bug):
+    path = tmp_path / "sample.elf"
+    path.write_bytes(sample_kernel(bug))
+    ran = run("run", "--guest", path, "--ram", "16", "--exit-port", hex(EXIT_PORT))
+    advice = "who made that writable and executable: --blame 0x110000\n"
+    assert (bug is not None) == (advice in ran.err)
+
+
 @pytest.mark.slow
 def test_what_write_protects_the_kernels_text_is_named(run):
     ran = run(
