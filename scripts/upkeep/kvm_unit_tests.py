@@ -247,7 +247,9 @@ def with_table(page: str, rows: Sequence[tuple[Ran, Outcome]]) -> str:
 
 def _cells(ran: Ran, outcome: Outcome) -> str:
     counts = (str(ran.counts.get(word, "")) for word in ("PASS", "FAIL", "SKIP"))
-    tested = ", ".join(f"{count:,} combinations, {bad:,} fail" for count, bad in ran.combinations)
+    tested = " and ".join(
+        f"{count:,} combinations, {bad:,} fail" for count, bad in ran.combinations
+    )
     word = f"{outcome.word}: {tested}" if tested else outcome.word
     status = "" if ran.status is None else str(ran.status)
     return f"| {' | '.join((ran.name, status, *counts, f'{ran.unanswered:,}', word))} |"
