@@ -1,8 +1,7 @@
 """`--blame`: the stores that made the entries of a walk, each with its instruction and its moment.
 
 The guest has been run to its last point, and its memory then tells the entries. It is run once
-more, with the pages of these entries watched; two runs are the same, and memory is compared to show
-it.
+more, with these entries watched; two runs are the same, and memory is compared to show it.
 """
 
 import argparse

@@ -1,14 +1,13 @@
 """Who wrote words of memory in a boot: each store to them, with its instruction and its moment.
 
-The emulator calls back before a store, with its physical address. A page whose stores are to be
-seen has to be watched whole: after a store that isn't watched, the emulator makes all others to
-that page by itself. What the processor does is no store: A and D, the frame of an event that is
-delivered; nor is the second half of one that crosses into another page seen. So before each store
-the word is compared with what it was left as.
+The emulator calls back before a store to these words, with its physical address, where code is
+translated after it was asked to: hence before the first run. What the processor does is no store: A
+and D, the frame of an event that is delivered; nor is the second half of one that crosses into
+another page seen. So before each store the word is compared with what it was left as.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import unicorn
@@ -23,6 +22,8 @@ KEPT = 16
 """How many stores to a word are kept, the last ones, those of one instruction in a row as one."""
 
 _PAGE = 0x1000
+_WIDEST = 8
+"""Bytes of a store: the emulator makes a wider one in parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Written:
 class StoreLog:
     """The stores to words of a machine's memory from now on, by whatever instruction and address.
 
-    Made before the machine's first run. Other stores to pages of these words make it slower.
+    Made before the machine's first run. All stores take longer with it.
     """
 
     def __init__(self, machine: Machine, words: Iterable[WatchedWord]) -> None:
@@ -98,16 +99,13 @@ class StoreLog:
         self._stores: dict[WatchedWord, deque[Store]] = {
             word: deque(maxlen=KEPT) for word in self._words
         }
-        by_page: dict[int, list[WatchedWord]] = {}
         for word in self._words:
-            by_page.setdefault(word.pa & -_PAGE, []).append(word)
-        for page, held in by_page.items():
             machine.engine.hook_add(
                 unicorn.UC_HOOK_MEM_WRITE,
                 self._on_store,
-                tuple(held),
-                begin=page,
-                end=page + _PAGE - 1,
+                word,
+                begin=max(word.pa - _WIDEST + 1, word.pa & -_PAGE),
+                end=word.pa + word.size - 1,
             )
 
     def written(self) -> list[Written]:
@@ -127,17 +125,10 @@ class StoreLog:
         return int.from_bytes(self._machine.ram.read(word.pa, word.size), "little")
 
     def _on_store(
-        self,
-        _uc: unicorn.Uc,
-        _kind: int,
-        pa: int,
-        size: int,
-        value: int,
-        words: Sequence[WatchedWord],
+        self, _uc: unicorn.Uc, _kind: int, pa: int, size: int, value: int, word: WatchedWord
     ) -> None:
-        for word in words:
-            if pa < word.pa + word.size and word.pa < pa + size:
-                self._note(word, pa, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+        if word.pa < pa + size:
+            self._note(word, pa, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
 
     def _note(self, word: WatchedWord, pa: int, stored: bytes) -> None:
         before = self._machine.ram.read(word.pa, word.size)

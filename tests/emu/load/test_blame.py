@@ -49,10 +49,17 @@ def test_each_store_to_a_word_is_kept_with_its_instruction():
 
 
 def test_a_store_to_the_same_page_before_hides_none():
-    """After a store that isn't watched, the emulator makes those to its page by itself."""
-    source = at_page("mov [rsi + 0x800], rsi\nmov [rsi + 0x808], rsi\nmov [rsi], rsi")
+    source = at_page("mov [rsi + 0x800], rsi\nmov [rsi + 8], rsi\nmov [rsi], rsi")
     (found,), _ = written(source, PAGE)
     assert (1, PAGE) == (found.count, found.last)
+
+
+def test_a_wide_store_is_seen_in_each_word():
+    source = at_page("mov rax, -1\nmovq xmm0, rax\npunpcklqdq xmm0, xmm0\nmovdqu [rsi + 3], xmm0")
+    source = source.replace("mov rax, -1", "mov rax, cr4\nor eax, 0x200\nmov cr4, rax\nmov rax, -1")
+    found, _ = written(source, PAGE, PAGE + 8, PAGE + 16)
+    assert [0xFFFF_FFFF_FF00_0000, (1 << 64) - 1, 0xFF_FFFF] == [each.last for each in found]
+    assert [each.last for each in found] == [each.stores[-1].after for each in found]
 
 
 def test_a_store_through_another_address_is_one_to_the_word():
