@@ -12,7 +12,7 @@ from crosswalk.emu.pc.pc import Machine, Stop
 from crosswalk.emu.pc.unanswered import Asked, Question, Target
 from crosswalk.walker.errors import CrosswalkError
 from tests.emu.cpu.assembly import EOI, PIC_UP
-from tests.emu.cpu.machine import CODE, ROOT, UNMAPPED, Bare
+from tests.emu.cpu.machine import CODE, CODE3, DATA3, ROOT, UNMAPPED, Bare
 
 SAY = "mov dx, 0x3f8\nmov al, 0x58\nout dx, al\n.byte 0xeb, 0\n"  # A jump to what follows.
 
@@ -366,3 +366,13 @@ def test_a_run_that_goes_nowhere_ends_when_its_time_is_up(bare):
         bare.cpu.enter(bare.segment(0x08), 0)
     assert Stop.TIMEOUT is bare.machine.run(seconds=0.05).stop
     assert Stop.TIMEOUT is bare.machine.run(seconds=0.05).stop
+
+
+@pytest.mark.parametrize(("smap", "vector"), [(0, 0x41), (1 << 21, 14)], ids=["off", "on"])
+def test_an_iret_at_privilege_level_3_faults_under_smap_as_docs_machine_says(bare, smap, vector):
+    # A processor reads the stack with the user's rights: another outcome means a better Unicorn.
+    bare.engine.reg_write(x86.UC_X86_REG_CR4, 0x20 | smap)
+    bare.gate(0x41, dpl=3)
+    frame = f"push {DATA3}\nlea rax, [rsp + 8]\npush rax\npushfq\npush {CODE3}"
+    bare.start(f"{frame}\nlea rax, [rip + 3]\npush rax\niretq\nint 0x41", user=True)
+    assert vector == bare.machine.events[0].event.vector
