@@ -69,6 +69,15 @@ def test_each_bug_breaks_its_sentence_and_no_other(boot, bug):
     assert SENTENCES - 1 == len(held(ran.out))
 
 
+def test_who_made_the_page_writable_and_executable_is_named(boot):
+    ran = boot(Bug.WRITABLE_MODULE, "--blame", "0x110000")
+    assert 0 == ran.status, ran.err
+    stores = ran.out.partition("  PTE[272] ")[2].splitlines()
+    (at,) = [n for n, line in enumerate(stores) if line.startswith("    0000000000110003 by ")]
+    assert "by set_page+" in stores[at]
+    assert "load_module+" in stores[at + 1]
+
+
 def test_the_document_says_what_the_kernel_did(boot):
     ran = boot(None, "--json")
     record = ran.document
