@@ -100,8 +100,8 @@ class Machine:
     `on_exit` with the number of each exit of a guest under nested paging (`crosswalk.emu.cpu.svm`),
     and `on_system_call` after each system call, its handler's first instruction being next.
     `system_calls` counts these: SYSCALL, SYSENTER, and INT n at privilege level 3 but for INT3
-    and INTO. `events` are the last exceptions and interrupts delivered, `counts` how many there were by
-    vector and kind, `hypervisor` is what a model with SVM does for one that runs as the guest,
+    and INTO. `events` are the last exceptions and interrupts delivered, `counts` how many there
+    were by vector and kind, `hypervisor` is what a model with SVM does for one that is the guest,
     `unanswered` is what was asked of hardware that isn't there. With `intercepting` off, writes of
     control registers and accesses to MSRs are the emulator's alone, without what the manual has
     beyond it, as they are for the guest of a host under nested paging. A run depends on the guest
