@@ -22,11 +22,11 @@ NUMBERS = (
     # Behind a manual's name: vol. 3A 4.8, table 4-1, chapter 6, appendix B.
     re.compile(r"\b(?:SDM|APM)(?: vol\. \d[A-D]?)?,? (?:table|chapter|section|appendix|tables)\b"),
     re.compile(r"\b(?:SDM|APM)(?: vol\. \d[A-D]?)?,?:? \d+(?:\.\d+)+\b"),
-    # Alone: 4.10.2.3, and 15.25.6; an emulator's versions have its name before them, a package's
-    # a plus behind.
+    # Alone: 4.10.2.3, and 15.25.6; an emulator's versions have its name before them, those of
+    # packages and kernels a plus or a hyphen behind.
     re.compile(
         r"(?<![\w.])(?<!Unicorn )(?<!QEMU )(?<!Bochs )"
-        r"(?:4|5|8|9|15)\.\d{1,2}\.\d{1,2}(?:\.\d+)?(?!\.?\w|\+)"
+        r"(?:4|5|8|9|15)\.\d{1,2}\.\d{1,2}(?:\.\d+)?(?!\.?\w|[+-]\w)"
     ),
 )
 
@@ -120,6 +120,7 @@ def test_a_bare_number_is_found(text):
         "Unicorn 2.1.4",
         "Unicorn 4.1.4",
         "4.20.4+63-g7",
+        "5.10.0-32-amd64",
         'SDM vol. 3A, "32-Bit Paging"',
         "1.25.6",
         "version 5.2",
