@@ -5,7 +5,9 @@ The code of an attack replaces the text at `AttackFrames.site`.
 
 from collections.abc import Iterator
 
+import capstone
 import numpy as np
+from capstone import x86_const as operands
 
 from crosswalk.emu.protect.attack import Attack
 from crosswalk.emu.protect.kernel.attacks import DIRECT, IMAGE, MARK, AttackFrames, Code
@@ -37,6 +39,12 @@ _LACKING = {
 """What the kernel has none of, by the fields of `AttackFrames`."""
 _MAPPED = {"site", "text", "rodata", "data"}
 """What has to be mapped at its address in the direct map and in the image."""
+
+_JUMPS, _READ_AHEAD = 4, 48
+_DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+_DECODER.detail = True
+_HARMLESS = (operands.X86_INS_NOP, operands.X86_INS_TEST, operands.X86_INS_LFENCE)
+"""What may stand before the RET of a return thunk."""
 
 _USER_CODE = bytes.fromhex("488903 c3 0f01c1")  # mov [rbx], rax; ret; vmcall
 _LEAVES = 4  # Where VMCALL is in it.
@@ -198,12 +206,33 @@ def _copier(host: Enforcement, text: list[int]) -> int:
     """Return the address of code that copies a string and returns, 0 if there is none."""
     if not text:
         return 0
-    content = host.memory.read(text[0] * FRAME, (text[-1] + 1 - text[0]) * FRAME)
+    first = text[0] * FRAME
+    content = host.memory.read(first, (text[-1] + 1) * FRAME - first)
     for code in _COPIES:
         at = content.find(code)
-        if at >= 0 and host.grants.text[text[0] + at // FRAME]:
-            return IMAGE + text[0] * FRAME + at
+        while at >= 0:
+            if host.grants.text[(first + at) // FRAME] and _returns(content, at + len(code) - 1):
+                return IMAGE + first + at
+            at = content.find(code, at + 1)
     return 0
+
+
+def _returns(content: bytes, at: int) -> bool:
+    """Return whether code, from a RET or JMP on, returns at once: a RET may be a jump to one."""
+    for _ in range(_JUMPS):
+        for each in _DECODER.disasm(content[at : at + _READ_AHEAD], at):
+            if each.id == operands.X86_INS_RET:
+                return True
+            if each.id == operands.X86_INS_JMP and each.operands[0].type == operands.X86_OP_IMM:
+                at = each.operands[0].imm
+                break
+            if each.id not in _HARMLESS:
+                return False
+        else:
+            return False
+        if not 0 <= at < len(content):
+            return False
+    return False
 
 
 def _numbers(frames: Bools) -> list[int]:

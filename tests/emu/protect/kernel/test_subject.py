@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crosswalk.emu.cpu.ram import Ram
@@ -203,6 +204,20 @@ def test_one_attack_that_cannot_be_built_is_one_row_and_ends_nothing(table):
         record["as_meant"],
         record["not_built"],
     )
+
+
+def test_what_copies_has_to_return_by_itself_or_by_a_thunk():
+    """A jump to somewhere else isn't one; a jump to a RET is."""
+    guest = Protected(module())
+    guest.go_on()
+    content = guest.ram.bytes[TEXT:END]
+    (at,) = (i for i in range(len(content)) if bytes(content[i : i + 3]) == b"\xf3\xa4\xc3")
+    content[at + 2] = 0xE9
+    for target, built in ((0x3000, True), (0x3001, False)):
+        distance = target - (at + 7)
+        content[at + 3 : at + 7] = np.frombuffer(distance.to_bytes(4, "little", signed=True), "u1")
+        content[0x3000:0x3002] = np.frombuffer(b"\xc3\xf4", "u1")
+        assert built is ("copier" not in find_frames(guest.protection).lacks)
 
 
 def test_text_that_is_elsewhere_leaves_nothing_to_build():
