@@ -151,7 +151,7 @@ def _delivery(options: argparse.Namespace, trees: list[Tree]) -> Measured:
         show_delivery(document["delivery"])
         _show_goals(judge_delivery(document["delivery"]))
 
-    rounds = 1 if options.quick else 5
+    rounds = 1 if options.quick else 3
     return {"delivery": measured_delivery(rounds, trees, quick=options.quick)}, show
 
 
