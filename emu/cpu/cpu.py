@@ -281,10 +281,13 @@ class Cpu:
         if mode & _LMA and code.long:
             mode |= _CODE_64
         else:
-            mode |= _CODE_32 if code.big else 0
-            mode |= _STACK_32 if self.segment("ss").big else 0
-            based = any(self.segment(name).base for name in ("ds", "es", "ss"))
-            if based or not code.big or not mode & _PROTECTED or mode & _VM:
+            ss = self.segment("ss")
+            if code.big:
+                mode |= _CODE_32
+            if ss.big:
+                mode |= _STACK_32
+            based = ss.base or self.table("ds")[0] or self.table("es")[0]
+            if based or not mode & _CODE_32 or not mode & _PROTECTED or mode & _VM:
                 mode |= _BASED
         self._longs[self._mode_at] = mode
 

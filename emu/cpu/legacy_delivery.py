@@ -9,7 +9,7 @@ the order of checks and error codes; vol. 3B, "Interrupt and Exception Handling"
 mode.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from crosswalk.emu.cpu.cpu import Cpu
 from crosswalk.emu.cpu.descriptors import (
@@ -43,17 +43,20 @@ from crosswalk.walker.architecture import RFlags, Vector
 
 __all__ = ["enter_protected", "enter_real"]
 
-_GATES = frozenset(
-    {GateType.INTERRUPT, GateType.TRAP, GateType.INTERRUPT_16, GateType.TRAP_16, GateType.TASK}
-)
-_SHORT_GATES = frozenset({GateType.INTERRUPT_16, GateType.TRAP_16})
+# Looked up once: an access to a member of an enumeration takes longer than what it is for.
+_SOFTWARE, _EXCEPTION = Kind.SOFTWARE, Kind.EXCEPTION
+_TS = int(Vector.TS)
+_GP, _TASK, _VM = int(Vector.GP), int(GateType.TASK), int(RFlags.VM)
+_SHORT_GATES = frozenset({int(GateType.INTERRUPT_16), int(GateType.TRAP_16)})
+_GATES = _SHORT_GATES | {int(GateType.INTERRUPT), int(GateType.TRAP), _TASK}
+_CLEARED = ~(RFlags.TF | RFlags.NT | RFlags.RF | RFlags.VM)
+_CLEARED_AND_MASKED = _CLEARED & ~RFlags.IF
 _TSS_32 = 1 << 11
 """The bit of a TSS descriptor's type, among its segment's flags, that tells 32-bit ones."""
 _IVT_ENTRY = 4
 
 
-@dataclass(frozen=True, slots=True)
-class _Stack:
+class _Stack(NamedTuple):
     """The stack that a frame is pushed to: its segment, and the stack pointer before."""
 
     segment: Segment
@@ -63,12 +66,12 @@ class _Stack:
 
 def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
     """Enter the handler of `event` in protected mode, or raise `Fault` or `NotEmulated`."""
-    if rflags & RFlags.VM:
+    if rflags & _VM:
         software = event.kind is Kind.SOFTWARE
         name = f"INT {event.vector:#x}" if software else mnemonic(event.vector)
         raise NotEmulated(f"{name} in virtual-8086 mode")
-    external = 0 if event.kind is Kind.SOFTWARE else EXTERNAL
-    cpl, code = cpu.cpl, cpu.segment("cs")
+    external = 0 if event.kind is _SOFTWARE else EXTERNAL
+    cpl, code = cpu.cpl, cpu.selector("cs")
     old = _Stack(cpu.segment("ss"), cpu.rsp & 0xFFFF_FFFF)
     eip = cpu.rip & 0xFFFF_FFFF
     cpu.forget_exception()
@@ -84,8 +87,8 @@ def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
     if new_cpl < cpl:
         stack = _inner_stack(cpu, new_cpl, external)
         frame = [old.segment.selector, old.pointer]
-    frame += [saved_flags(event, rflags), code.selector, eip]
-    if event.kind is Kind.EXCEPTION and event.vector in WITH_ERROR_CODE:
+    frame += [saved_flags(event, rflags), code, eip]
+    if event.kind is _EXCEPTION and event.vector in WITH_ERROR_CODE:
         frame.append(event.error_code)
     if gate.offset > target.segment.limit:
         raise Fault(Vector.GP, external)
@@ -102,43 +105,43 @@ def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
     if event.cr2 is not None:
         cpu.cr2 = event.cr2
     segment = target.segment
-    cpu.enter(segment._replace(selector=segment.selector & ~3 | new_cpl), new_cpl, new_stack)
+    selector = segment.selector & ~3 | new_cpl
+    entered = Segment(selector, segment.base, segment.limit, segment.flags)
+    cpu.enter(entered, new_cpl, new_stack)
     cpu.rip = gate.offset
     cpu.store()
-    cleared = RFlags.TF | RFlags.NT | RFlags.RF | RFlags.VM
-    cpu.rflags = rflags & ~(cleared | RFlags.IF if gate.masks_interrupts else cleared)
+    cpu.rflags = rflags & (_CLEARED_AND_MASKED if gate.masks_interrupts else _CLEARED)
 
 
 def _gate(cpu: Cpu, event: Event, cpl: int, external: int) -> Gate:
-    idt = cpu.segment("idt")
+    base, limit = cpu.table("idt")
     error = event.vector * 8 | IN_IDT | external
     at = event.vector * PROTECTED_GATE_BYTES
-    if at + PROTECTED_GATE_BYTES - 1 > idt.limit:
-        raise Fault(Vector.GP, error)
-    gate = parse_protected_gate(read_system(cpu, idt.base + at, PROTECTED_GATE_BYTES))
-    if gate.type not in _GATES or (event.kind is Kind.SOFTWARE and gate.dpl < cpl):
-        raise Fault(Vector.GP, error)
+    if at + PROTECTED_GATE_BYTES - 1 > limit:
+        raise Fault(_GP, error)
+    gate = parse_protected_gate(read_system(cpu, base + at, PROTECTED_GATE_BYTES))
+    if gate.type not in _GATES or (not external and gate.dpl < cpl):
+        raise Fault(_GP, error)
     if not gate.present:
         raise Fault(Vector.NP, error)
-    if gate.type == GateType.TASK:
+    if gate.type == _TASK:
         raise NotEmulated(f"a task switch, by the task gate of vector {event.vector}")
     return gate
 
 
 def _inner_stack(cpu: Cpu, level: int, external: int) -> _Stack:
     """Return the stack that the TSS has for a privilege level."""
-    long_tss = cpu.segment("tr").flags & _TSS_32
-    if long_tss:
+    if cpu.segment("tr").flags & _TSS_32:
         data = read_tss(cpu, 4 + 8 * level, 6, external)
         pointer, selector = int.from_bytes(data[:4], "little"), data[4:6]
     else:
         data = read_tss(cpu, 2 + 4 * level, 4, external)
         pointer, selector = int.from_bytes(data[:2], "little"), data[2:4]
     number = int.from_bytes(selector, "little")
-    found = descriptor(cpu, number, Vector.TS, external)
+    found = descriptor(cpu, number, _TS, external)
     error = number & ~3 | external
     if number & 3 != level or found.dpl != level or not found.writable:
-        raise Fault(Vector.TS, error)
+        raise Fault(_TS, error)
     if not found.present:
         raise Fault(Vector.SS, error)
     return _Stack(found.segment, pointer, found)
