@@ -170,11 +170,11 @@ FOUND = Found(
 
 
 def test_a_row_of_the_table_has_the_figures():
-    line = linux_matrix.table([FOUND]).splitlines()[2]
-    assert line == (
+    expected = (
         "| trixie/cloud | 6.12-cloud | 4-level | 5,010 | 385, 0, 0 | passed | 250,100 | yes "
         "| 12.0 | 5.0 | 2.4 | 1,276 | yes, 10 of 15 attacks |"
     )
+    assert expected == linux_matrix.table([FOUND]).splitlines()[2]
 
 
 def test_only_the_table_of_a_page_is_written_anew():
