@@ -46,6 +46,8 @@ _DECODER.detail = True
 _HARMLESS = (operands.X86_INS_NOP, operands.X86_INS_TEST, operands.X86_INS_LFENCE)
 """What may stand before the RET of a return thunk."""
 
+_DROPS = {("lea", "rsp, [rsp + 8]"), ("add", "rsp, 8")}
+
 _USER_CODE = bytes.fromhex("488903 c3 0f01c1")  # mov [rbx], rax; ret; vmcall
 _LEAVES = 4  # Where VMCALL is in it.
 _KERNEL_CODE = 0x10
@@ -218,15 +220,23 @@ def _copier(host: Enforcement, text: list[int]) -> int:
 
 
 def _returns(content: bytes, at: int) -> bool:
-    """Return whether code, from a RET or JMP on, returns at once: a RET may be a jump to one."""
+    """Return whether code, from a RET or JMP on, returns at once.
+
+    A RET may be a jump to a thunk, and that a call whose own return address is dropped.
+    """
+    called = False
     for _ in range(_JUMPS):
         for each in _DECODER.disasm(content[at : at + _READ_AHEAD], at):
             if each.id == operands.X86_INS_RET:
-                return True
-            if each.id == operands.X86_INS_JMP and each.operands[0].type == operands.X86_OP_IMM:
+                return not called
+            direct = each.operands[:1] and each.operands[0].type == operands.X86_OP_IMM
+            if direct and each.id in {operands.X86_INS_JMP, operands.X86_INS_CALL}:
+                called = called or each.id == operands.X86_INS_CALL
                 at = each.operands[0].imm
                 break
-            if each.id not in _HARMLESS:
+            if (each.mnemonic, each.op_str) in _DROPS:
+                called = False
+            elif each.id not in _HARMLESS:
                 return False
         else:
             return False

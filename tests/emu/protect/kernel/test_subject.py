@@ -213,10 +213,12 @@ def test_what_copies_has_to_return_by_itself_or_by_a_thunk():
     content = guest.ram.bytes[TEXT:END]
     (at,) = (i for i in range(len(content)) if bytes(content[i : i + 3]) == b"\xf3\xa4\xc3")
     content[at + 2] = 0xE9
-    for target, built in ((0x3000, True), (0x3001, False)):
+    # A RET; HLT; a call of a RET; a call of what drops its return address: LEA RSP, [RSP + 8]; RET.
+    thunks = bytes.fromhex("c3 f4 e8f9ffffff e800000000 488d642408 c3")
+    content[0x3000 : 0x3000 + len(thunks)] = np.frombuffer(thunks, "u1")
+    for target, built in ((0x3000, True), (0x3001, False), (0x3002, False), (0x3007, True)):
         distance = target - (at + 7)
         content[at + 3 : at + 7] = np.frombuffer(distance.to_bytes(4, "little", signed=True), "u1")
-        content[0x3000:0x3002] = np.frombuffer(b"\xc3\xf4", "u1")
         assert built is ("copier" not in find_frames(guest.protection).lacks)
 
 
