@@ -39,6 +39,10 @@ def run(options: argparse.Namespace) -> int:
         if options.machine is not None:
             raise BadInput("--with runs a guest: it isn't for SOURCE")
         return _protect_source(options)
+    if options.verbose and options.expect is None:
+        for name, given in (("--guest", options.guest), ("--kernel", options.kernel)):
+            if given is not None:
+                raise BadInput(f"--verbose isn't for {name}")
     # Not imported for SOURCE: they need the emulator.
     if options.guest is not None:
         from crosswalk.emu.cli.protect_other import protect_other  # noqa: PLC0415
@@ -47,8 +51,6 @@ def run(options: argparse.Namespace) -> int:
     if options.kernel is not None:
         from crosswalk.emu.cli.protect_kernel import protect_kernel  # noqa: PLC0415
 
-        if options.verbose and options.expect is None:
-            raise BadInput("--verbose isn't for --kernel")
         return protect_kernel(options)
     from crosswalk.emu.cli.protect_guest import protect_guest  # noqa: PLC0415
 

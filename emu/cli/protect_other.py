@@ -39,6 +39,15 @@ from crosswalk.walker.protection.policy import TableKind
 
 __all__ = ["protect_other"]
 
+_OF_OTHERS = {
+    "--module": ": its initial RAM disk is --initrd",
+    "--exit-port": "",
+    "--tick-every": "",
+    "--until": ": it runs until it is idle",
+    "--system-map": ": its symbols are those that it has itself",
+}
+"""Options that protection of a Linux kernel doesn't read, and what it has in their place."""
+
 _LIMIT = (
     ": from read-only data of the image, and not from the rest, which may come to serve as a "
     "table: the emulator ends where it walks one that isn't executable"
@@ -52,6 +61,7 @@ def protect_other(options: argparse.Namespace) -> int:
     """
     path, guest = guest_file(options), chosen_guest(options)
     if guest.format is Format.LINUX64:
+        _require_linux(options)
         options.kernel = path
         return protect_kernel(options)
     if chosen_kind(options) is not TableKind.NPT:
@@ -102,6 +112,13 @@ def protect_other(options: argparse.Namespace) -> int:
         limit=_LIMIT,
         expected=expected,
     )
+
+
+def _require_linux(options: argparse.Namespace) -> None:
+    """Raise `BadInput` for an option that is for other guests than Linux alone."""
+    for name, instead in _OF_OTHERS.items():
+        if getattr(options, name.lstrip("-").replace("-", "_")) is not None:
+            raise BadInput(f"{name} isn't for a Linux kernel that is protected{instead}")
 
 
 def _run(options: argparse.Namespace, guest: OpenedGuest) -> GuestRun:

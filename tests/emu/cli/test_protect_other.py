@@ -7,6 +7,7 @@ from crosswalk.emu.protect.kernel import guest_scenario
 from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.guest.sample import EXIT_PORT, Bug, sample_kernel
 from crosswalk.walker.protection.pagelist import Permission
+from tests.emu.cli.running import refused
 from tests.emu.load.linux.kernels import elf_of
 from tests.emu.protect.kernel.tiny_kernel import PATCH, READY, RUN_USER, tiny_kernel
 
@@ -84,6 +85,29 @@ def test_a_linux_kernel_is_protected_as_one(run, tmp_path):
     assert 0 == ran.status, ran.out + ran.err
     assert "forge the patching window: forged tables with one page" in ran.out
     assert "1 nested faults: text patching" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("--module", "{path},x"),
+        ("--exit-port", "0xf4"),
+        ("--tick-every", "1000"),
+        ("--until", "user"),
+        ("--system-map", "{path}"),
+    ],
+)
+def test_an_option_that_protection_of_linux_does_not_read_is_refused(run, tmp_path, name, value):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(elf_of(tiny_kernel(RUN_USER)) + b"Linux version 0.0\n\0")
+    ran = run("protect", "--guest", path, name, value.format(path=path))
+    assert f"{name} isn't for a Linux kernel that is protected" in refused(ran)
+
+
+def test_verbose_without_expectations_is_refused(run, sample):
+    assert "--verbose isn't for --guest" in refused(
+        run("protect", "--guest", sample(), "--verbose")
+    )
 
 
 def test_a_guest_that_fails_says_so(run, sample, monkeypatch):
