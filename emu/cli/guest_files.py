@@ -10,6 +10,7 @@ from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.formats import As, Given, OpenedGuest, open_guest, open_kernel, parse_as
 from crosswalk.emu.load.image import Format
 from crosswalk.emu.load.placing import Module
+from crosswalk.emu.load.raw import RawGuest
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import read_file
 from crosswalk.walker.formats.located_errors import errors_named, one_line
@@ -21,8 +22,8 @@ from crosswalk.walker.symbols.symbol_files import parse_symbols
 __all__ = ["chosen_guest", "guest_file", "guest_record", "guest_text", "names_in_guest"]
 
 _LINUX = (Format.LINUX64, Format.LINUX32)
-_PAGED = (Format.LINUX64, Format.ELF64, Format.RAW)
-"""Formats that may be entered with paging on."""
+_PAGED = (Format.LINUX64, Format.ELF64)
+"""Formats that are entered with paging on; raw code is where it is of 64 bits."""
 
 
 def guest_file(options: argparse.Namespace) -> Path:
@@ -75,7 +76,7 @@ def guest_text(options: argparse.Namespace, guest: OpenedGuest) -> str:
     if image.release:
         parts.append(image.release)
     parts.append(f"entry {image.entry:#x}")
-    if guest.format in _PAGED:
+    if guest.format in _PAGED or (isinstance(guest, RawGuest) and guest.bits == 64):
         parts.append(f"{GUESTS[_paging(options)]}-level paging")
     parts.append(f"{options.ram} MiB")
     return f"{one_line(str(guest_file(options)))}: {', '.join(parts)}"

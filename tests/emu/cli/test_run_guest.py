@@ -210,6 +210,15 @@ def test_raw_code_is_run_in_real_mode(run, guest):
     assert "nothing to check: paging is off" in ran.out
 
 
+@pytest.mark.parametrize(
+    ("bits", "state"), [(16, ""), (32, ""), (64, "4-level paging, ")], ids=["16", "32", "64"]
+)
+def test_paging_is_named_of_raw_code_that_is_entered_with_it(run, guest, bits, state):
+    path = guest(code("mov al, 0\nout 0xf4, al", bits=bits, address=0x7C00))
+    ran = run("run", "--guest", path, "--as", f"raw@0x7c00:{bits}", *PORT)
+    assert f"{path}: raw, entry 0x7c00, {state}16 MiB\n" in ran.err
+
+
 def test_a_bare_elf_file_is_entered_with_the_paging_that_is_asked_for(run, guest):
     data = elf_file([Part(BASE, code(EXIT.format(code=0), bits=64))], bits=64)
     path = guest(data)
