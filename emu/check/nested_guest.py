@@ -31,6 +31,7 @@ MOST_PAGES = 48
 """How many of a guest's pages are tried, with six accesses each."""
 
 _MOST_FOUND = 1 << 20
+_MOST_TABLES = 1 << 13
 _BLOCK = 1 << 21
 _PRESENT, _LARGE = 1, 0x80
 _SIGN = 1 << 47
@@ -53,10 +54,16 @@ class GuestCheck:
 
 @dataclass(slots=True)
 class _Found:
-    """A guest's pages by linear address and size, and how many tables couldn't be reached."""
+    """A guest's pages by linear address and size; how many tables, and of these unreachable."""
 
     pages: list[tuple[int, int]]
+    tables: int = 0
     unreached: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether there is enough: tables that lead back to themselves map pages without end."""
+        return len(self.pages) >= _MOST_FOUND or self.tables >= _MOST_TABLES
 
 
 def guest_pages(
@@ -64,7 +71,8 @@ def guest_pages(
 ) -> tuple[list[tuple[int, int]], int]:
     """Return linear address and size of each page that a guest's own tables map, in order.
 
-    And the number of its tables that nested tables don't map. At most `_MOST_FOUND` are found.
+    And the number of its tables that nested tables don't map. At most `_MOST_FOUND` are found, in
+    `_MOST_TABLES`, each counted as often as it is come upon.
     """
     found = _Found([])
     _descend(memory, context, context.guest.root, context.guest.levels, 0, found)
@@ -79,6 +87,7 @@ def _descend(
     base: int,
     found: _Found,
 ) -> None:
+    found.tables += 1
     reached = _system(memory, context, table)
     words = None if reached is None else memory.read(reached, FRAME)
     if words is None or len(words) < FRAME:
@@ -87,7 +96,7 @@ def _descend(
     level = level_of(context.guest, number)
     entries = np.frombuffer(words, "<u8")
     for index in np.flatnonzero(entries & np.uint64(_PRESENT)).tolist():
-        if len(found.pages) >= _MOST_FOUND:
+        if found.full:
             return
         entry, va = int(entries[index]), base + (index << level.shift)
         if number == context.guest.levels and va & _SIGN:

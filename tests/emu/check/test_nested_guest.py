@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from crosswalk.emu.check import nested_guest
 from crosswalk.emu.check.nested_guest import check_guest_pages, guest_pages
 from crosswalk.emu.load.nested import nested_paging
 from crosswalk.walker.access import AccessType
@@ -74,6 +75,20 @@ def test_a_prediction_that_forgets_the_nested_write_bit_is_found(host):
     assert {(DATA, AccessType.WRITE)} == {
         (each.access.va & ~0xFFF, each.access.type) for each in check.verdict.divergences
     }
+
+
+def test_tables_that_lead_back_to_themselves_come_to_an_end(host, monkeypatch):
+    monkeypatch.setattr(nested_guest, "_MOST_TABLES", 100)
+    context = paging_of(host)
+    empty = context.guest.root + 0x5000
+    for page, below in ((0, 1), (1, 2), (2, 5)):
+        begin = (context.guest.root + 0x1000 * page) // 8
+        host.ram.words[begin : begin + 512] = context.guest.root + 0x1000 * below | MARKED
+    host.ram.words[empty // 8 : empty // 8 + 512] = 0
+    for page in range(context.guest.root, empty + 0x1000, 0x1000):
+        host.nested(page, page | MARKED)
+    pages, unreached = guest_pages(memory_of(host), context)
+    assert ([], 0) == (pages, unreached)
 
 
 def test_a_guests_table_that_is_not_mapped_is_counted():

@@ -1,9 +1,14 @@
 """`run --guest` of a hypervisor: what it maps for its own guest is walked and checked as well."""
 
+from functools import partial
+
 import pytest
 
 from crosswalk.emu.check import nested_guest
+from crosswalk.emu.cli import nested_points
 from crosswalk.emu.monitor.svm import Vmcb
+from crosswalk.walker.memory import FRAME, Segments
+from crosswalk.walker.nested.translate import nested_outcomes
 from tests.emu.load.monitor_guest import BASE, NESTED, VMCB, commands_for, image_of
 
 SPIN = b"\xeb\xfe"
@@ -25,6 +30,18 @@ def test_nested_tables_are_checked_at_the_point_and_told_apart(run, hypervisor):
     assert 0 == ran.status
     assert f"the guest that runs under VMCB {VMCB:#x} has nCR3 = {NESTED:#x}" in ran.out
     assert "3,068 pages; 36 accesses to 6 addresses: 36 agree, 0 diverge" in ran.out
+
+
+def test_a_divergence_in_two_dimensions_fails_the_command(run, hypervisor, monkeypatch):
+    def unmapped(memory, context, access):
+        return nested_outcomes(Segments([(0, bytes(FRAME))]), context, access)
+
+    wrong = partial(nested_guest.check_guest_pages, predict=unmapped)
+    monkeypatch.setattr(nested_points, "check_guest_pages", wrong)
+    ran = run(*hypervisor)
+    assert 1 == ran.status
+    assert "36 accesses to 6 addresses: 0 agree, 36 diverge" in ran.out
+    assert "; 36 divergences under nested paging" in ran.out
 
 
 def test_a_saved_core_lists_what_the_nested_tables_map(run, hypervisor, tmp_path):
