@@ -35,8 +35,11 @@ _ORDER, _PADDING = 3, 8
 """Bytes that a name takes in the table of their order, and that alignment takes at most."""
 _LONG_NAME = 0x80
 _LONGEST_TOKEN = 64
+_TRIED = 64
+"""How many places are tried that begin as the table's digits do: a kernel has a few."""
 _NEAR = 1 << 30
 """How far an image's addresses are from each other at most, in bytes."""
+_WRAP = 1 << 64
 _NEGATIVE = np.uint32(1 << 31)
 _BAD = (ELFError, ValueError, UnicodeDecodeError, OverflowError, struct.error, KeyError)
 
@@ -89,7 +92,9 @@ def kallsyms_in(memory: bytes, address: int, bits: int = 64) -> bytes:
 def _token_tables(memory: bytes) -> Iterator[tuple[int, list[bytes], int]]:
     """Yield tables of tokens: where one begins, the tokens, where its index ends."""
     at = memory.find(_DIGITS)
-    while at >= 0:
+    for _ in range(_TRIED):
+        if at < 0:
+            return
         found = _token_table(memory, at)
         if found is not None:
             yield found
@@ -206,7 +211,7 @@ def _addresses(
     if index_end + 4 * count > len(memory):
         return None
     distances = np.frombuffer(memory, np.int32, count, index_end) + 4 * np.arange(count)
-    own = distances.view(np.uint64) + np.uint64(address + index_end)
+    own = distances.view(np.uint64) + np.uint64((address + index_end) % _WRAP)
     return own if _in_order(own, address, top) else None
 
 

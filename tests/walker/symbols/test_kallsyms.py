@@ -53,6 +53,20 @@ def test_a_table_of_digits_that_is_no_table_of_tokens_is_passed_over():
     assert lines(held) == kallsyms_in(memory, LINKED)
 
 
+def test_many_tables_of_tokens_that_nothing_belongs_to_take_no_time():
+    memory = tables(symbols(), "6.4")
+    begin = memory.find(b"".join(token + b"\0" for token in TOKENS))
+    end = begin + sum(len(token) + 1 for token in TOKENS)
+    one = memory[begin:end]
+    one += bytes(-len(one) % 8) + memory[end + -end % 8 :][: 2 * len(TOKENS)]
+    one += bytes(-len(one) % 8)
+    assert b"" == kallsyms_in(one * 20_000, LINKED)
+
+
+def test_memory_at_the_end_of_all_addresses_is_read():
+    assert b"" == kallsyms_in(tables(symbols(), "7.0"), (1 << 64) - 8)
+
+
 def test_addresses_of_7_0_depend_on_where_the_memory_is():
     held = symbols()
     moved = [(kind, name, at + 0x1000) for kind, name, at in held]
