@@ -22,6 +22,7 @@ from crosswalk.emu.load.formats import open_kernel
 from crosswalk.emu.load.linux.guest import ARGUMENTS
 from crosswalk.emu.load.points import parse_point
 from crosswalk.guest.init import init_archive
+from scripts.upkeep.qemu_boots import cpu_seconds
 
 __all__ = ["FIRST", "LAST", "RAM_MIB", "Boot", "here", "in_qemu"]
 
@@ -30,8 +31,6 @@ FIRST, LAST = "Linux version ", "Run /init as init process"
 
 RAM_MIB = 256
 _SECONDS = 3600
-_CLOCK_TICKS = 100  # A second, in /proc: the same on all machines with Linux' USER_HZ.
-_USER, _SYSTEM = 13, 14  # Fields of /proc/PID/stat.
 
 
 class Boot(msgspec.Struct, frozen=True):
@@ -51,7 +50,7 @@ def here(kernel: Path, points: list[str]) -> Boot:
     return msgspec.json.decode(ran.stdout, type=Boot)
 
 
-def in_qemu(qemu: Path, kernel: Path, bits: int, seconds: float = 600) -> float:
+def in_qemu(qemu: str, kernel: Path, bits: int, seconds: float = 600) -> float:
     """Return QEMU TCG's CPU seconds between the lines; `RuntimeError` where one isn't shown.
 
     The machine has no devices but a serial port, and the kernel the arguments that it has here.
@@ -60,7 +59,7 @@ def in_qemu(qemu: Path, kernel: Path, bits: int, seconds: float = 600) -> float:
         initrd.write(init_archive(bits=bits))
         initrd.flush()
         command = [
-            *(str(qemu), "-M", "pc", "-accel", "tcg,thread=single", "-cpu", "Icelake-Server,-la57"),
+            *(qemu, "-M", "pc", "-accel", "tcg,thread=single", "-cpu", "Icelake-Server,-la57"),
             *("-m", str(RAM_MIB), "-nodefaults", "-no-reboot", "-display", "none"),
             *("-serial", "stdio", "-kernel", str(kernel), "-initrd", initrd.name),
             *("-append", ARGUMENTS),
@@ -74,7 +73,7 @@ def in_qemu(qemu: Path, kernel: Path, bits: int, seconds: float = 600) -> float:
             limit = threading.Timer(seconds, machine.kill)
             limit.start()
             try:
-                return _between(machine, lambda: _cpu_seconds(machine.pid))
+                return _between(machine, lambda: cpu_seconds(machine.pid))
             finally:
                 limit.cancel()
                 machine.kill()
@@ -88,12 +87,6 @@ def _between(machine: "subprocess.Popen[bytes]", spent: Callable[[], float]) -> 
         if LAST.encode() in line and began is not None:
             return spent() - began
     raise RuntimeError(f"QEMU: {LAST!r} didn't appear on the console")
-
-
-def _cpu_seconds(process: int) -> float:
-    # The command's name, in parentheses, may have spaces.
-    fields = Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()
-    return (int(fields[_USER - 2]) + int(fields[_SYSTEM - 2])) / _CLOCK_TICKS
 
 
 def _boot(kernel: Path, texts: list[str]) -> Boot:

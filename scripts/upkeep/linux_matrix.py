@@ -3,9 +3,7 @@
 import argparse
 import hashlib
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,7 @@ from crosswalk.walker.formats import open_source
 from scripts.upkeep import linux_boots
 from scripts.upkeep.linux_boots import RAM_MIB
 from scripts.upkeep.linux_rows import ROWS, Row, chosen
+from scripts.upkeep.qemu_boots import find_qemu
 
 __all__ = [
     "CROSSWALK",
@@ -146,7 +145,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--no-protect", action="store_true", help="don't protect the kernels")
     parser.add_argument("--no-again", action="store_true", help="don't boot them without checks")
-    parser.add_argument("--qemu", type=Path, help="a QEMU to compare with (that of scripts/judges)")
+    parser.add_argument("--qemu", help="a QEMU to compare with (that of scripts/judges)")
     return parser.parse_args(arguments)
 
 
@@ -166,7 +165,7 @@ def measured(row: Row, options: argparse.Namespace) -> Found:
         core = Path(folder) / "core"
         found = checked(found, kernel, core)
         if not found.failures and not options.no_again:
-            found = booted_again(found, kernel, core, options.qemu or the_qemu())
+            found = booted_again(found, kernel, core, options.qemu or find_qemu())
     if not options.no_protect and found.bits == _BITS["amd64"]:
         found = protected(found, kernel)
     return found
@@ -219,7 +218,7 @@ def _point(record: dict[str, Any]) -> Point:
     )
 
 
-def booted_again(found: Found, kernel: Path, core: Path, qemu: Path | None) -> Found:
+def booted_again(found: Found, kernel: Path, core: Path, qemu: str | None) -> Found:
     """Return a row with the times of boots without checks, here and in QEMU if there is one."""
     failures = []
     try:
@@ -258,16 +257,6 @@ def protected(found: Found, kernel: Path, crosswalk: Sequence[str] = CROSSWALK) 
     if ran.returncode and not broken:
         broken = [f"protect: {_last(ran)}"]
     return _with(found, failures=(*found.failures, *broken))
-
-
-def the_qemu() -> Path | None:
-    """Return the QEMU that scripts/judges has fetched, or one on the PATH."""
-    folder = Path(os.environ.get("CROSSWALK_JUDGES", ROOT / ".judges"))
-    fetched = folder / "qemu-bookworm" / "qemu-system-x86_64"
-    if fetched.exists():
-        return fetched
-    installed = shutil.which("qemu-system-x86_64")
-    return None if installed is None else Path(installed)
 
 
 def kept() -> list[Found]:

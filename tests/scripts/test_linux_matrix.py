@@ -241,11 +241,11 @@ def test_a_machines_time_is_taken_between_two_lines_and_it_is_ended(tmp_path):
     asked = tmp_path / "asked"
     script = f'echo "$@" >{asked}\nprintf "{LINES}"\nexec sleep 1000'
     qemu = program(tmp_path / "qemu", script)
-    assert 0 <= linux_boots.in_qemu(qemu, tmp_path / "vmlinuz", 64) < 5
+    assert 0 <= linux_boots.in_qemu(str(qemu), tmp_path / "vmlinuz", 64) < 5
     assert asked.read_text().endswith(f"-append {ARGUMENTS}\n")
 
 
 def test_a_machine_that_ends_before_the_line_is_named(tmp_path):
     qemu = program(tmp_path / "qemu", f'echo "{linux_boots.FIRST}6.1"')
     with pytest.raises(RuntimeError, match="didn't appear on the console"):
-        linux_boots.in_qemu(qemu, tmp_path / "vmlinuz", 32)
+        linux_boots.in_qemu(str(qemu), tmp_path / "vmlinuz", 32)
