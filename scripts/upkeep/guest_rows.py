@@ -31,10 +31,6 @@ def _debian(name: str) -> tuple[str, ...]:
     return ("scripts/fetch-guest", name)
 
 
-def _linux(package: str) -> tuple[str, ...]:
-    return ("scripts/fetch-kernel", "--suite", "bookworm", "--arch", "i386", package)
-
-
 _TASK = "$(first-task=task-create) $(task-resume)"
 """How Mach is told to make a module its first task."""
 

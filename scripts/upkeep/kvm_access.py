@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import capstone
+from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from crosswalk.walker.errors import BadInput
 
-__all__ = ["AccessTest", "advanced", "read_access_test"]
+__all__ = ["AccessTest", "Stride", "Words", "advanced", "read_access_test"]
 
 _LOOPS = ("ac_test_exec", "ac_test_run")
 """Functions that have the access of a combination made: one of them, as the compiler inlines it."""
@@ -46,7 +47,10 @@ def read_access_test(data: bytes) -> AccessTest:
 
     Raises `BadInput` where that isn't in it: another version of the test, or another compiler.
     """
-    elf = ELFFile(io.BytesIO(data))
+    try:
+        elf = ELFFile(io.BytesIO(data))
+    except ELFError as error:
+        raise BadInput(f"a stride needs an ELF file: {error}") from None
     table = elf.get_section_by_name(".symtab")
     symbols = {} if table is None else {each.name: each for each in table.iter_symbols()}
     if _ACCESS not in symbols or _MASK not in symbols:

@@ -269,6 +269,11 @@ def test_a_file_that_is_another_access_test_is_refused(code, symbols, said):
         read_access_test(flat(code, symbols))
 
 
+def test_a_file_of_another_format_is_refused():
+    with pytest.raises(BadInput, match="a stride needs an ELF file"):
+        read_access_test(HEADER.encode())
+
+
 @given(st.integers(0, (1 << BITS) - 1), st.data())
 def test_steps_are_those_of_the_tests_own_counter(invalid, data):
     """Against the counter by its definition, one step after another."""
