@@ -116,8 +116,10 @@ def _protect_at(options: argparse.Namespace, kernel: KernelImage) -> Point:
     """Return where protection begins: by default at the kernel's own moment."""
     if options.protect_at is not None:
         point = point_named(options.protect_at, kernel)
-        if point.kind is PointKind.IDLE:
-            raise BadInput("--protect-at idle: protection has to begin before the kernel is idle")
+        if point.kind in {PointKind.IDLE, PointKind.EXIT}:
+            raise BadInput(
+                f"--protect-at {point}: protection has to begin before the kernel is idle"
+            )
         return point
     point = begins_at(kernel.symbols)
     if point.kind is PointKind.USER:

@@ -112,6 +112,7 @@ def test_an_enforcement_that_withholds_nothing_fails_the_command(run, tiny, monk
         (["--ram", "32"], "--ram needs --kernel or --guest"),
         (["--protect-at", "idle"], "--protect-at needs --kernel or --guest"),
         (["--kernel", "{tiny}", "--protect-at", "idle"], "before the kernel is idle"),
+        (["--kernel", "{tiny}", "--protect-at", "exit"], "before the kernel is idle"),
         (["--kernel", "{tiny}", "--protect-at", "nowhere"], "is no point of a boot"),
         (
             ["--kernel", "{tiny}", "--ram", "32", "--protect-at", "console:never"],
