@@ -19,6 +19,7 @@ from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu
 from crosswalk.emu.cpu.cpuid import ask_cpuid
+from crosswalk.emu.cpu.decoding import instruction_at, register_number
 from crosswalk.emu.cpu.engine import AMD_MODELS, MAXPHYADDR, MODEL
 from crosswalk.emu.cpu.events import Fault, NotEmulated
 from crosswalk.emu.cpu.intercepts import Intercepts
@@ -29,12 +30,11 @@ from crosswalk.walker.architecture import CR0, CR3, CR4, EFER, MSR, Vector
 
 __all__ = ["ControlState", "ControlWrites", "refusal", "writable"]
 
-_LONGEST, _TS = 15, 1 << 3
+_TS = 1 << 3
 _NW, _CD = 1 << 29, 1 << 30
 _LMSW_MAY_SET, _LMSW_MAY_CLEAR = 0xF, 0xE
 _LOW = 0xFFFF_FFFF
 _RAX, _RCX, _RDX = (GENERAL.index(name) for name in ("rax", "rcx", "rdx"))
-_MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
 _REGISTERS = {
     "cr0": x86.UC_X86_REG_CR0,
     "cr3": x86.UC_X86_REG_CR3,
@@ -182,8 +182,7 @@ class ControlWrites:
         if refusal(name, value, self._state()) or self._refused_pdptes(name, value):
             cpu.store()
             raise Fault(Vector.GP, 0)
-        mask = (1 << 64) - 1 if cpu.bits == 64 else _LOW if cpu.bits == 32 else 0xFFFF
-        cpu.rip = cpu.rip + size & mask
+        cpu.skip(size)
         cpu.store()
         self._write(name, value)
         if name == "cr3" and self._root_written is not None:
@@ -194,7 +193,7 @@ class ControlWrites:
         """Return the register, the value, and the size of the instruction; None for another."""
         cpu = self._cpu
         if code == ExitCode.MSR:
-            found = self._instruction()
+            found = instruction_at(self._cpu)
             if found.id != instructions.X86_INS_WRMSR or cpu.general(_RCX) & _LOW != MSR.EFER:
                 return None
             value = (cpu.general(_RDX) & _LOW) << 32 | cpu.general(_RAX) & _LOW
@@ -202,7 +201,7 @@ class ControlWrites:
         name = f"cr{code - ExitCode.CR0_WRITE}"
         if name not in _REGISTERS:
             return None
-        found = self._instruction()
+        found = instruction_at(self._cpu)
         if found.id == instructions.X86_INS_CLTS:
             return name, cpu.cr0 & ~_TS, found.size
         if found.id == instructions.X86_INS_LMSW:
@@ -212,18 +211,14 @@ class ControlWrites:
             raise NotEmulated(f"a write to {name.upper()} by {found.mnemonic} {found.op_str}")
         return name, self._operand(found), found.size
 
-    def _instruction(self) -> capstone.CsInsn:
-        cpu = self._cpu
-        size = _LONGEST
-        while (code := cpu.code(0, size)) is None:
-            size -= 1
-        return _decoded(code, cpu.bits)
-
     def _operand(self, found: capstone.CsInsn) -> int:
         """Return the last operand: a general register, or 2 bytes of memory."""
         operand = found.operands[-1]
         if operand.type == instructions.X86_OP_REG:
-            value = self._cpu.general(_number(found.reg_name(operand.reg)))
+            number = register_number(found.reg_name(operand.reg))
+            if number is None:
+                raise NotEmulated(f"{found.mnemonic} {found.op_str}")
+            value = self._cpu.general(number)
             return value & (1 << 8 * int(operand.size)) - 1
         code = self._cpu.code(0, found.size) or b""
         va = next(at for at, access in accesses(self._cpu, code) if access is Access.READ)
@@ -272,19 +267,3 @@ class ControlWrites:
                 write(x86.UC_X86_REG_MSR, (MSR.EFER, value & ~EFER.LMA))
         else:
             write(_REGISTERS[name], value & ~CR3.NO_FLUSH if name == "cr3" else value)
-
-
-@functools.lru_cache(maxsize=256)
-def _decoded(code: bytes, bits: int) -> capstone.CsInsn:
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, _MODES[bits])
-    decoder.detail = True
-    found = next(decoder.disasm(code, 0, 1), None)
-    if found is None:
-        raise NotEmulated(f"a write to a control register by {code.hex(' ')}")
-    return found
-
-
-def _number(name: str) -> int:
-    """Return the number of a general register by its name in any size but 8 bits."""
-    bare = name.removesuffix("d").removesuffix("w") if name[1:2].isdigit() else name[-2:]
-    return GENERAL.index(bare if bare[1:2].isdigit() else f"r{bare}")

@@ -117,7 +117,7 @@ class Cpu:
 
     @rip.setter
     def rip(self, value: int) -> None:
-        self._quads[self._rip] = value
+        self._quads[self._rip] = value & _TOP
 
     @property
     def rsp(self) -> int:
@@ -361,6 +361,20 @@ class Cpu:
     def code(self, offset: int, size: int) -> bytes | None:
         """Return `size` bytes of code, from RIP plus `offset` on, or None as `read` does."""
         return self.read(self.linear(self.rip + offset), size)
+
+    def code_ahead(self, longest: int) -> bytes:
+        """Return up to `longest` bytes of code from RIP on: those that the CPU can read now.
+
+        None of them where it executes what it can't read, as from a TLB that the guest hasn't
+        flushed.
+        """
+        va = self.linear(self.rip)
+        in_page = min(longest, PAGE_BYTES - va % PAGE_BYTES)
+        return self.read(va, longest) or self.read(va, in_page) or b""
+
+    def skip(self, length: int) -> None:
+        """Move RIP on by the bytes of an instruction, around the end of 16- and 32-bit code."""
+        self.rip = self.rip + length & (_TOP if self.bits == 64 else _LIMITS[self.bits])
 
     def linear(self, offset: int) -> int:
         """Return the linear address of an offset in the code segment."""

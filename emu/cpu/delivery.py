@@ -92,7 +92,7 @@ def deliver(cpu: Cpu, event: Event, *, loaded: bool = False) -> list[Event]:
             cpu.revert(before)
             _look(cpu, fault.event, history[-1])
             if history[-1].kind is _SOFTWARE:
-                cpu.rip -= history[-1].length
+                cpu.skip(-history[-1].length)
                 before = cpu.snapshot()
             event = combined(history, fault.event)
             if event is not fault.event:

@@ -23,11 +23,7 @@ _TOP = (1 << 64) - 1
 def length_of_system_call(cpu: Cpu) -> int:
     """Return the length of the SYSCALL or SYSENTER at RIP, with its prefixes, in bytes."""
     cpu.load()
-    for size in (_OPCODE_BYTES, _LONGEST):
-        at = (cpu.code(0, size) or b"").find(_ESCAPE)
-        if at >= 0:
-            return at + _OPCODE_BYTES
-    return _OPCODE_BYTES
+    return max(cpu.code_ahead(_LONGEST).find(_ESCAPE), 0) + _OPCODE_BYTES
 
 
 def enter_syscall(cpu: Cpu, length: int, *, amd: bool = False) -> None:

@@ -157,7 +157,8 @@ class Boot:
         bounds = [p.number for p in self._pending if p.kind is PointKind.INSTRUCTIONS]
         # Once counted, always counted: a run without a bound would need other code.
         bound = min(bounds, default=1 << 62) - self.machine.instructions if counted else None
-        ended = self.machine.run(
+        # A guest may leave in the block of code in which it reached the point before.
+        ended = self.machine.left or self.machine.run(
             seconds=seconds, idle_seconds=self._idle_seconds if idle else None, instructions=bound
         )
         if ended.stop is Stop.IDLE:

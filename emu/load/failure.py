@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-import capstone
-
-from crosswalk.emu.cpu.cpu import GENERAL, Cpu
+from crosswalk.emu.cpu.cpu import GENERAL, Cpu, Guarded
+from crosswalk.emu.cpu.decoding import decoder
 from crosswalk.emu.cpu.delivery import Kind, vector_name
 from crosswalk.emu.pc.pc import Delivered, Ended, Machine
 from crosswalk.emu.pc.unanswered import unanswered_lines
@@ -17,7 +16,6 @@ _SHOWN_LINES = 20
 _LONGEST_INSTRUCTION = 15
 _SHOWN_INSTRUCTIONS = 4
 _A_ROW = 4
-_MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
 _WIDTH = 2000
 """The maximum length of a line of the console that is shown: 25 lines of a terminal."""
 
@@ -91,17 +89,14 @@ def _registers(cpu: Cpu) -> Iterator[str]:
 
 
 def _code(cpu: Cpu) -> Iterator[str]:
-    code = b""
-    # As much as can be read: the next page may not be mapped.
-    for size in range(_SHOWN_INSTRUCTIONS * _LONGEST_INSTRUCTION, 0, -1):
-        code = cpu.code(0, size) or b""
-        if code:
-            break
+    try:
+        code = cpu.code_ahead(_SHOWN_INSTRUCTIONS * _LONGEST_INSTRUCTION)
+    except Guarded:  # The next page, or this one, isn't the guest's by nested paging any more.
+        code = b""
     at = cpu.linear(cpu.rip)
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, _MODES[cpu.bits])
     lines = [
         f"  {each.address:#x}: {each.mnemonic} {each.op_str}".rstrip()
-        for each in decoder.disasm(code, at, _SHOWN_INSTRUCTIONS)
+        for each in decoder(cpu.bits).disasm(code, at, _SHOWN_INSTRUCTIONS)
     ]
     if not lines:
         lines = [f"  {at:#x}: {code.hex(' ') or 'not readable'}"]

@@ -8,6 +8,7 @@ follows a HLT leaves the same RIP.
 import capstone
 
 from crosswalk.emu.cpu.cpu import Cpu, Guarded
+from crosswalk.emu.cpu.decoding import decoder
 
 __all__ = ["halted_after", "stands_behind_hlt"]
 
@@ -17,7 +18,6 @@ _ENDING = (
     *(capstone.CS_GRP_JUMP, capstone.CS_GRP_CALL, capstone.CS_GRP_RET),
     *(capstone.CS_GRP_INT, capstone.CS_GRP_IRET),
 )
-_MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
 
 
 def stands_behind_hlt(cpu: Cpu) -> bool:
@@ -38,9 +38,7 @@ def halted_after(cpu: Cpu, asked_at: int) -> bool:
     if not 0 <= hlt - asked_at < _LONGEST:
         return False
     code = cpu.code(asked_at - cpu.rip, cpu.rip - asked_at)
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, _MODES[cpu.bits])
-    decoder.detail = True
-    for instruction in decoder.disasm(code or b"", asked_at):
+    for instruction in decoder(cpu.bits).disasm(code or b"", asked_at):
         if instruction.address == hlt:
             return True
         if any(instruction.group(group) for group in _ENDING):

@@ -33,6 +33,7 @@ _ALONE = {
     0xFF: b"\xfa\xaa",  # reset, and the result of its test
 }
 _BEFORE_PARAMETER = (0xED, 0xF0, 0xF3)
+_MOST_ANSWERS = 16  # The bytes that a keyboard of the PS/2 keeps.
 
 
 class Keyboard:
@@ -72,7 +73,7 @@ class Keyboard:
             command, self._awaiting = self._awaiting, None
             self._parameter(command, value)
         else:
-            self._answers += self._keyboard(value)
+            self._answer(*self._keyboard(value))
 
     def _command(self, command: int) -> None:
         self._awaiting = command if command in _WITH_PARAMETER else None
@@ -84,7 +85,7 @@ class Keyboard:
             _READ_OUTPUT: self._output,
         }.get(command)
         if answer is not None:
-            self._answers.append(answer)
+            self._answer(answer)
         if command == _TEST:
             self._mode |= _TESTED
         elif command == _DISABLE:
@@ -103,7 +104,11 @@ class Keyboard:
                 self._pulled()
         elif command in (_ECHO, _ECHO_MOUSE):
             # Without a mouse an echo comes back as if from the keyboard.
-            self._answers.append(value)
+            self._answer(value)
+
+    def _answer(self, *values: int) -> None:
+        """Keep an answer to be read; what a guest that reads none has asked for is lost."""
+        self._answers.extend(values[: _MOST_ANSWERS - len(self._answers)])
 
     def _keyboard(self, value: int) -> bytes:
         """Return the keyboard's answer to a byte."""

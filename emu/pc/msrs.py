@@ -9,7 +9,10 @@ Source: Intel SDM vol. 3A, "Local APIC"; vol. 2D, "WRMSR—Write to Model Specif
 
 from collections.abc import Callable
 
+from capstone import x86_const as instructions
+
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu
+from crosswalk.emu.cpu.decoding import instruction_at
 from crosswalk.emu.cpu.events import Fault, NotEmulated
 from crosswalk.emu.cpu.intercepts import Intercepts
 from crosswalk.emu.cpu.svm.exits import ExitCode
@@ -31,10 +34,6 @@ KNOWN_MSRS = frozenset(
 
 TIME_STAMP_COUNTER, APIC_BASE = 0x10, 0x1B
 
-_RDMSR, _WRMSR = b"\x0f\x32", b"\x0f\x30"
-_LONGEST = 15
-_PREFIXES = bytes((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3))
-_REX = range(0x40, 0x50)
 _RAX, _RCX, _RDX = (GENERAL.index(name) for name in ("rax", "rcx", "rdx"))
 _LOW = 0xFFFF_FFFF
 _BOOTSTRAP, _APIC_ENABLED, _APIC_RESERVED = 0x100, 0x800, 0x6FF
@@ -62,13 +61,15 @@ class Msrs:
         where the local APIC is to be moved.
         """
         cpu = self._cpu
-        found = self._instruction() if code == ExitCode.MSR else None
-        if found is None:
+        found = instruction_at(cpu) if code == ExitCode.MSR else None
+        if found is None or found.id not in (
+            instructions.X86_INS_RDMSR,
+            instructions.X86_INS_WRMSR,
+        ):
             return False
-        length, write = found
         number = cpu.general(_RCX) & _LOW
         try:
-            if write:
+            if found.id == instructions.X86_INS_WRMSR:
                 self._write(number, (cpu.general(_RDX) & _LOW) << 32 | cpu.general(_RAX) & _LOW)
             else:
                 value = self._read(number)
@@ -77,21 +78,9 @@ class Msrs:
         except Fault:
             cpu.store()
             raise
-        mask = (1 << 64) - 1 if cpu.bits == 64 else _LOW if cpu.bits == 32 else 0xFFFF
-        cpu.rip = cpu.rip + length & mask
+        cpu.skip(int(found.size))
         cpu.store()
         return True
-
-    def _instruction(self) -> tuple[int, bool] | None:
-        """Return the length of the instruction at RIP, and whether it is WRMSR and not RDMSR."""
-        size = _LONGEST
-        while (code := self._cpu.code(0, size)) is None:
-            size -= 1
-        at = 0
-        while code[at] in _PREFIXES or (self._cpu.bits == 64 and code[at] in _REX):
-            at += 1
-        opcode = code[at : at + 2]
-        return (at + 2, opcode == _WRMSR) if opcode in (_RDMSR, _WRMSR) else None
 
     def _read(self, number: int) -> int:
         if number == TIME_STAMP_COUNTER:

@@ -102,10 +102,11 @@ class Machine:
     `system_calls` counts these: SYSCALL, SYSENTER, and INT n at privilege level 3 but for INT3
     and INTO. `events` are the last exceptions and interrupts delivered, `counts` how many there
     were by vector and kind, `hypervisor` is what a model with SVM does for one that is the guest,
-    `unanswered` is what was asked of hardware that isn't there. With `intercepting` off, writes of
-    control registers and accesses to MSRs are the emulator's alone, without what the manual has
-    beyond it, as they are for the guest of a host under nested paging. A run depends on the guest
-    and its input alone: two runs are the same, unless the time is up.
+    `unanswered` is what was asked of hardware that isn't there. `left` is how the guest has ended
+    its run by itself, if it has: a run that had already been asked to stop ends as asked. With
+    `intercepting` off, writes of control registers and accesses to MSRs are the emulator's alone,
+    without what the manual has beyond it, as they are for the guest of a host under nested paging.
+    A run depends on the guest and its input alone: two runs are the same, unless the time is up.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Machine:
         self._board = Board(
             ram.start + ram.size, sent=self._sent, left=self._left, exit_port=exit_port
         )
+        self.left: Ended | None = None
         self._ended: Ended | None = None
         self._active = 0
         # Where a stop of the engine was asked for in its run, and where the CPU stands halted.
@@ -378,9 +380,11 @@ class Machine:
 
     def _left(self, way: WayOut, status: int) -> None:
         if way is WayOut.EXIT:
-            self._end(Ended(Stop.EXITED, f"status {status}", status))
+            ended = Ended(Stop.EXITED, f"status {status}", status)
         else:
-            self._end(Ended(Stop.RESET if way is WayOut.RESET else Stop.OFF))
+            ended = Ended(Stop.RESET if way is WayOut.RESET else Stop.OFF)
+        self.left = self.left or ended
+        self._end(ended)
 
     def _rip(self) -> int:
         return int(self.engine.reg_read(x86.UC_X86_REG_RIP))
@@ -472,7 +476,7 @@ class Machine:
         except Fault as fault:
             self._deliver(fault.event)
             with self.cpu.changed():
-                self.cpu.rip -= length
+                self.cpu.rip -= length  # As in `enter_syscall`.
         else:
             self._called()
 

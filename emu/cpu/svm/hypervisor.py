@@ -197,7 +197,7 @@ class GuestHypervisor:
             return False
         if event.kind is Kind.SOFTWARE:
             with self._cpu.changed():  # The INT is to be executed once more.
-                self._cpu.rip -= event.length
+                self._cpu.skip(-event.length)
         if isinstance(why, _Intercepted):
             return self.intercepted(why.event, event)
         self._vmcb(mode)["exit_info_2"] = why.fault.gpa
@@ -345,7 +345,7 @@ class GuestHypervisor:
         vmcb["entry_event"] &= ~_VALID
         self._keep_virtual(vmcb)
         with self._cpu.changed():
-            self._cpu.rip += len(VMRUN)
+            self._cpu.skip(len(VMRUN))
             clear_gif(self._cpu)
         self.exits[-1 if code == _INVALID else code] += 1
 

@@ -6,8 +6,8 @@ import capstone
 from capstone import x86_const as operands
 
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu
+from crosswalk.emu.cpu.decoding import decoder, register_number
 from crosswalk.emu.cpu.svm.nested_walk import Access
-from crosswalk.emu.cpu.svm.watched_code import decoder
 
 __all__ = ["accesses"]
 
@@ -21,22 +21,6 @@ _PUSHES = {
 }
 _RSP, _WORD = GENERAL.index("rsp"), 8
 _WRITTEN = 2  # CS_AC_WRITE
-_NARROW = {
-    name: number
-    for number, names in enumerate(
-        (
-            ("eax", "ax", "al"),
-            ("ecx", "cx", "cl"),
-            ("edx", "dx", "dl"),
-            ("ebx", "bx", "bl"),
-            ("esp", "sp"),
-            ("ebp", "bp"),
-            ("esi", "si"),
-            ("edi", "di"),
-        )
-    )
-    for name in names
-}
 
 
 def accesses(cpu: Cpu, code: bytes) -> Iterator[tuple[int, Access]]:
@@ -53,6 +37,8 @@ def accesses(cpu: Cpu, code: bytes) -> Iterator[tuple[int, Access]]:
     for operand in found.operands:
         if operand.type == operands.X86_OP_MEM:
             first = _address(cpu, found, operand.mem, bits)
+            if first is None:
+                continue
             access = Access.WRITE if operand.access & _WRITTEN else Access.READ
             for at in (first, first + operand.size - 1):
                 yield _cut(at, bits), access
@@ -68,11 +54,18 @@ def _cut(address: int, bits: int) -> int:
     return address & (1 << 64 if bits == 64 else 1 << 32) - 1
 
 
-def _address(cpu: Cpu, found: capstone.CsInsn, memory: operands, bits: int) -> int:
+def _address(cpu: Cpu, found: capstone.CsInsn, memory: operands, bits: int) -> int | None:
+    """Return the linear address of an operand; None for one by vectors, of which there are many."""
     total = int(memory.disp)
     for number, scale in ((memory.base, 1), (memory.index, memory.scale)):
-        if number:
-            total += scale * _register(cpu, found, found.reg_name(number))
+        name = found.reg_name(number) if number else "riz"
+        if name in {"rip", "eip"}:
+            total += cpu.rip + int(found.size)
+        elif name not in {"riz", "eiz"}:
+            register = register_number(name)
+            if register is None:
+                return None
+            total += scale * cpu.general(register)
     total &= (1 << 8 * int(found.addr_size)) - 1
     segment = found.reg_name(memory.segment) if memory.segment else _default(found, memory)
     if bits == 64 and segment not in {"fs", "gs"}:
@@ -83,18 +76,3 @@ def _address(cpu: Cpu, found: capstone.CsInsn, memory: operands, bits: int) -> i
 def _default(found: capstone.CsInsn, memory: operands) -> str:
     base = found.reg_name(memory.base) if memory.base else ""
     return "ss" if base in {"rsp", "esp", "sp", "rbp", "ebp", "bp"} else "ds"
-
-
-def _register(cpu: Cpu, found: capstone.CsInsn, name: str) -> int:
-    if name in {"rip", "eip"}:
-        return cpu.rip + int(found.size)
-    if name in {"riz", "eiz"}:
-        return 0
-    if name in GENERAL:
-        return cpu.general(GENERAL.index(name))
-    if name in _NARROW:
-        value = cpu.general(_NARROW[name])
-        return value & (0xFFFF_FFFF if name[0] == "e" else 0xFFFF)
-    if name[:1] == "r" and name[-1:] == "d":  # r8d
-        return cpu.general(int(name[1:-1])) & 0xFFFF_FFFF
-    raise KeyError(name)

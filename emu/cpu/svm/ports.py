@@ -9,7 +9,8 @@ import capstone
 from capstone import x86_const as operands
 
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu
-from crosswalk.emu.cpu.svm.watched_code import PORT_INSTRUCTIONS, STRINGS, decoder
+from crosswalk.emu.cpu.decoding import decoder
+from crosswalk.emu.cpu.svm.watched_code import PORT_INSTRUCTIONS, STRINGS
 
 __all__ = ["PortAccess", "port_access"]
 

@@ -8,14 +8,14 @@ instruction, the run is interrupted, that one instruction gets a hook, and the r
 from collections.abc import Callable
 from functools import partial
 
-import capstone
 import unicorn
 from capstone import x86_const as operands
 
 from crosswalk.emu.cpu.cpu import Cpu
+from crosswalk.emu.cpu.decoding import decoder
 from crosswalk.emu.cpu.engine import hook_blocks
 
-__all__ = ["PORT_INSTRUCTIONS", "STRINGS", "VMRUN", "WatchedCode", "decoder"]
+__all__ = ["PORT_INSTRUCTIONS", "STRINGS", "VMRUN", "WatchedCode"]
 
 VMRUN = bytes.fromhex("0f01d8")
 """The instruction's bytes."""
@@ -32,14 +32,7 @@ PORT_INSTRUCTIONS = STRINGS | {operands.X86_INS_IN, operands.X86_INS_OUT}
 """All that reach a port, by Capstone's numbers."""
 
 _PORT_OPCODES = {0x6C, 0x6D, 0x6E, 0x6F, *range(0xE4, 0xE8), *range(0xEC, 0xF0)}
-_MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
-
-
-def decoder(bits: int) -> capstone.Cs:
-    """Return a decoder of code of this size, with operands."""
-    found = capstone.Cs(capstone.CS_ARCH_X86, _MODES[bits])
-    found.detail = True
-    return found
+_SIZES = (16, 32, 64)
 
 
 class WatchedCode:
@@ -64,7 +57,7 @@ class WatchedCode:
         self._vmruns: set[int] = set()
         self._ports: set[int] = set()
         self._entered: set[int] = set()
-        self._decoders = {bits: decoder(bits) for bits in _MODES}
+        self._decoders = {bits: decoder(bits) for bits in _SIZES}
         self._kept = hook_blocks(cpu.engine, self._look)
 
     def entering(self, va: int) -> None:

@@ -30,6 +30,7 @@ from tests.emu.cpu.machine import (
     IDT,
     IST1,
     READ_ONLY,
+    ROOT,
     RSP0,
     STACK,
     TASK,
@@ -300,3 +301,15 @@ def test_a_fault_after_a_double_fault_is_a_triple_fault():
 def test_vectors_have_names_where_the_manual_has_them():
     assert ("14 (#PF)", "32") == (vector_name(14), vector_name(32))
     assert ("#PF", "INT 0x20") == (mnemonic(14), mnemonic(32))
+
+
+def test_an_int_in_the_last_bytes_of_all_addresses_is_where_its_fault_says(bare):
+    for level in range(3):
+        bare.ram.words[(ROOT + 0x1000 * level) // 8 + 511] = ROOT + 0x1000 * (level + 1) | 7
+    bare.ram.words[(ROOT + 0x3000) // 8 + 511] = 0x40000 | 3
+    bare.ram.write(0x40FFE, b"\xcd\x80")
+    bare.gate(0x80, present=False)
+    bare.start("mov rax, -2\njmp rax")
+    assert 11 == bare.vector
+    error, rip = bare.frame(2)
+    assert (0x80 << 3 | 2, (1 << 64) - 2) == (error, rip)

@@ -182,3 +182,24 @@ def test_two_boots_are_the_same_byte_for_byte():
         list(boot.run([SAID], IDLE, 20))
         rams.append(boot.machine.ram.bytes)
     assert np.array_equal(*rams)
+
+
+LEAVING = {
+    "exit": ("out 0xf4, al", "exit", 7),
+    "reset": ("mov dx, 0x64\nmov al, 0xfe\nout dx, al", "idle", None),
+}
+
+
+@pytest.mark.parametrize("way", LEAVING)
+def test_a_guest_that_leaves_right_behind_a_point_has_left(way):
+    leave, until, status = LEAVING[way]
+    source = f"mov dx, 0x3f8\nmov al, 3\nout dx, al\n{leave}\ncli\nhlt"
+    boot = booted(source, exit_port=0xF4)
+    points = boot.run([parse_point("console:\x03")], parse_point(until), 20)
+    assert "console:\x03" == str(next(points).point)
+    if status is None:
+        with pytest.raises(GuestFailure, match="the guest asked for a reset"):
+            next(points)
+    else:
+        assert "exit" == str(next(points).point)
+    assert status == boot.exit_status

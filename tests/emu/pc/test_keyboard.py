@@ -106,3 +106,13 @@ def test_nothing_else_resets(keyboard, pulled, bytes_written):
     for register, value in bytes_written:
         keyboard.write(register, value)
     assert [] == pulled
+
+
+def test_of_a_guest_that_reads_no_answer_16_bytes_are_kept(keyboard):
+    for _ in range(15):
+        keyboard.write(DATA, 0xEE)
+    keyboard.write(DATA, 0xF2)  # Its three bytes don't fit.
+    keyboard.write(DATA, 0xEE)
+    assert [0xEE] * 15 + [0xFA] == answers(keyboard)
+    keyboard.write(DATA, 0xEE)
+    assert [0xEE] == answers(keyboard)

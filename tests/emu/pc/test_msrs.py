@@ -89,3 +89,12 @@ def test_the_time_stamp_counter_can_be_read_and_set(bare):
     first = bare.cpu.general(RBX)
     second = bare.cpu.general(RDX) << 32 | bare.cpu.general(RAX)
     assert 5 << 32 | 0x1000 < first < second < 5 << 32 | 0x10000
+
+
+@pytest.mark.parametrize("instruction", ["rdmsr", "wrmsr", "mov cr0, rbx"])
+def test_what_the_cpu_executes_and_cant_read_ends_the_run_by_name(bare, instruction):
+    bare.map(CODE, 7)  # A user page: with SMAP the supervisor may execute it, but not read it.
+    smap_on = "mov rax, cr4\nor eax, 1 << 21\nmov cr4, rax"
+    ended = bare.start(f"mov rbx, cr0\nmov ecx, 0x3a\n{smap_on}\n{instruction}\nhlt")
+    assert Stop.NOT_EMULATED is ended.stop
+    assert ended.detail.endswith("that it can't read")
