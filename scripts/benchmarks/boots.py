@@ -6,18 +6,14 @@ decompression of the kernel are left out on both sides, and so are checks.
 """
 
 import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from selectors import EVENT_READ, DefaultSelector
 from statistics import median
 from tempfile import TemporaryDirectory
 
 from scripts.benchmarks.trees import Row, Tree
-from scripts.upkeep.qemu_boots import cpu_seconds, find_qemu
+from scripts.upkeep.qemu_boots import find_qemu, times_at
 
 __all__ = ["LINE", "MOST", "judge_boots", "measured_boots", "show_boots"]
 
@@ -99,38 +95,11 @@ def _qemu_seconds(qemu: str, kernel: Path, tree: Tree) -> float | None:
             *("-cpu", "Icelake-Server", "-m", str(_RAM), "-serial", "stdio"),
             *("-kernel", str(kernel), "-initrd", str(initrd), "-append", said["arguments"]),
         ]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            try:
-                return _between(process)
-            finally:
-                process.kill()
-
-
-def _between(process: "subprocess.Popen[bytes]") -> float | None:
-    """Return the CPU seconds from the first line to the last one; None if that isn't shown."""
-    if process.stdout is None:
-        raise ValueError("its output isn't read")
-    shown, first = b"", None
-    deadline = time.monotonic() + _PATIENCE
-    with DefaultSelector() as selector:
-        selector.register(process.stdout, EVENT_READ)
-        while selector.select(max(deadline - time.monotonic(), 0)):
-            part = os.read(process.stdout.fileno(), 1 << 16)
-            if not part:
-                break
-            shown += part
-            if first is None and FIRST.encode() in shown:
-                first = cpu_seconds(process.pid)
-            if first is not None and LINE.encode() in shown:
-                return cpu_seconds(process.pid) - first
-    end = shown.decode("utf-8", "replace").splitlines()[-1:]
-    print(f"bench: QEMU doesn't come to {LINE!r}: {' '.join(end)}", file=sys.stderr)
-    return None
+        times = times_at(command, (FIRST, LINE), _PATIENCE)
+    if len(times) < 2:
+        print(f"bench: QEMU doesn't come to {(FIRST, LINE)[len(times)]!r}", file=sys.stderr)
+        return None
+    return times[1] - times[0]
 
 
 def judge_boots(rows: Sequence[Row]) -> list[Row]:

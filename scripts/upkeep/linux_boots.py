@@ -9,9 +9,7 @@ import hashlib
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,7 +20,7 @@ from crosswalk.emu.load.formats import open_kernel
 from crosswalk.emu.load.linux.guest import ARGUMENTS
 from crosswalk.emu.load.points import parse_point
 from crosswalk.guest.init import init_archive
-from scripts.upkeep.qemu_boots import cpu_seconds
+from scripts.upkeep.qemu_boots import times_at
 
 __all__ = ["FIRST", "LAST", "RAM_MIB", "Boot", "here", "in_qemu"]
 
@@ -64,29 +62,10 @@ def in_qemu(qemu: str, kernel: Path, bits: int, seconds: float = 600) -> float:
             *("-serial", "stdio", "-kernel", str(kernel), "-initrd", initrd.name),
             *("-append", ARGUMENTS),
         ]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as machine:
-            limit = threading.Timer(seconds, machine.kill)
-            limit.start()
-            try:
-                return _between(machine, lambda: cpu_seconds(machine.pid))
-            finally:
-                limit.cancel()
-                machine.kill()
-
-
-def _between(machine: "subprocess.Popen[bytes]", spent: Callable[[], float]) -> float:
-    began = None
-    for line in machine.stdout or ():
-        if FIRST.encode() in line and began is None:
-            began = spent()
-        if LAST.encode() in line and began is not None:
-            return spent() - began
-    raise RuntimeError(f"QEMU: {LAST!r} didn't appear on the console")
+        times = times_at(command, (FIRST, LAST), seconds)
+    if len(times) < 2:
+        raise RuntimeError(f"QEMU: {(FIRST, LAST)[len(times)]!r} didn't appear on the console")
+    return times[1] - times[0]
 
 
 def _boot(kernel: Path, texts: list[str]) -> Boot:

@@ -18,7 +18,7 @@ from time import monotonic
 from crosswalk.emu.machines.iso import judges_folder, make_iso_of
 from crosswalk.guest.sample import sample_kernel
 
-__all__ = ["QemuBoot", "boot_seconds", "cpu_seconds", "find_qemu"]
+__all__ = ["QemuBoot", "boot_seconds", "find_qemu", "times_at"]
 
 _BINARY = "qemu-system-x86_64"
 _FETCHED = "qemu-bookworm"
@@ -70,38 +70,46 @@ def _used(qemu: str, boot: QemuBoot, text: str, seconds: float) -> float | None:
             *("-cpu", boot.cpu, "-m", str(boot.ram), "-serial", "stdio"),
             *options,
         ]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            try:
-                return _time_at(process, text.encode(), monotonic() + seconds)
-            finally:
-                process.kill()
+        return next(iter(times_at(command, [text], seconds)), None)
 
 
-def _time_at(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) -> float | None:
-    """Return the CPU time that a process has used when its output has a text, in seconds."""
+def times_at(command: Sequence[str], texts: Sequence[str], seconds: float) -> list[float]:
+    """Run a command until its output has had these texts, one after another, and end it.
+
+    Return the CPU time, in seconds, that it had used when each was there; fewer where it ends, or
+    `seconds` of the clock pass, before the last.
+    """
+    deadline, times = monotonic() + seconds, list[float]()
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            for shown in _shown(process, deadline):
+                while texts[len(times)].encode() in shown:
+                    times.append(_cpu_seconds(process.pid))
+                    if len(times) == len(texts):
+                        return times
+        finally:
+            process.kill()
+    return times
+
+
+def _shown(process: "subprocess.Popen[bytes]", deadline: float) -> Iterator[bytes]:
+    """Yield all that a process has written, each time that there is more, until the deadline."""
     if process.stdout is None:
         raise ValueError("its output isn't read")
     shown = b""
     with DefaultSelector() as selector:
         selector.register(process.stdout, EVENT_READ)
-        while (left := deadline - monotonic()) > 0:
-            if not selector.select(left):
-                return None
+        while selector.select(max(deadline - monotonic(), 0)):
             part = os.read(process.stdout.fileno(), _PART)
             if not part:
-                return None
-            shown = shown[-len(text) :] + part
-            if text in shown:
-                return cpu_seconds(process.pid)
-    return None
+                return
+            shown += part
+            yield shown
 
 
-def cpu_seconds(pid: int) -> float:
+def _cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process with all its threads; proc(5), /proc/pid/stat."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
