@@ -21,7 +21,9 @@ MACHINES = {"EM_386": 32, "EM_X86_64": 64}
 """The machines of guests, and the bits of their code."""
 
 _MAX_SEGMENTS = 64
-_MAX_SECTIONS = 1 << 16
+_MAX_SECTIONS = 1 << 12
+_LONGEST_NAME = 1 << 12
+_MAX_NOTES = 1 << 16  # Bytes of all.
 _ALLOCATED = 2
 _NO_CONTENT = ("SHT_NOBITS", "SHT_NULL")
 # What the library raises for a damaged file, depending on where the damage is.
@@ -141,6 +143,7 @@ def read_elf_guest(data: bytes) -> ElfGuest:
         raise BadInput(
             f"an ELF file of {machine}, {kind}: only ET_EXEC, linked to fixed addresses, is loaded"
         )
+    _read(lambda: _require_names(elf, data))
     segments = _read(lambda: tuple(_segments(elf, data)))
     if not segments:
         raise BadInput("an ELF file without segments: nothing to load")
@@ -166,19 +169,21 @@ def _read(part: Callable[[], Result]) -> Result:
 def _segments(elf: Any, data: bytes) -> Iterator[ElfSegment]:
     if elf.num_segments() > _MAX_SEGMENTS:
         raise BadInput(f"an ELF file with {elf.num_segments()} program headers: no kernel")
+    left = 2 * len(data)  # They may share the bytes of a page.
     for each in elf.iter_segments("PT_LOAD"):
         header = each.header
         offset, size, memory = header["p_offset"], header["p_filesz"], header["p_memsz"]
         if offset + size > len(data) or memory < size:
             raise BadInput("a damaged ELF file: a segment ends beyond its file")
+        left -= size
+        if left < 0:
+            raise BadInput("a damaged ELF file: its segments hold more than twice the file")
         if memory:
             content = data[offset : offset + size]
             yield ElfSegment(header["p_paddr"], header["p_vaddr"], content, memory)
 
 
 def _sections(elf: Any, data: bytes) -> Iterator[ElfSection]:
-    if elf.num_sections() > _MAX_SECTIONS:
-        raise BadInput(f"a damaged ELF file: {elf.num_sections():,} sections")
     for each in elf.iter_sections():
         header = each.header
         content = header["sh_type"] not in _NO_CONTENT
@@ -194,10 +199,36 @@ def _sections(elf: Any, data: bytes) -> Iterator[ElfSection]:
         )
 
 
+def _require_names(elf: Any, data: bytes) -> None:
+    """Refuse sections that are too many, or whose names have no end.
+
+    The library reads all names to their ends, also where it looks for segments.
+    """
+    count = elf.num_sections()
+    if count > _MAX_SECTIONS:
+        raise BadInput(f"a damaged ELF file: {count:,} sections")
+    entry = struct.Struct("<IIIIII" if elf.elfclass == 32 else "<IIQQQQ")  # Up to the size.
+
+    def header(number: int) -> tuple[int, ...]:
+        at = elf["e_shoff"] + number * elf["e_shentsize"]
+        return entry.unpack_from(data, at) if at + entry.size <= len(data) else ()
+
+    # What lies beyond the file isn't read.
+    table = header(elf.get_shstrndx()) if count else ()
+    starts = (table[4] + each[0] for each in map(header, range(count)) if each and table)
+    for start in starts:
+        if start < len(data) and data.find(b"\0", start, start + _LONGEST_NAME) < 0:
+            raise BadInput("a damaged ELF file: a section's name has no end")
+
+
 def _notes(elf: Any) -> Iterator[ElfNote]:
     """Yield the notes of segments, and of sections where no segment holds notes."""
-    found = [*elf.iter_segments("PT_NOTE")]
-    for part in found or [each for each in elf.iter_sections() if each["sh_type"] == "SHT_NOTE"]:
+    found = [(part, part["p_filesz"]) for part in elf.iter_segments("PT_NOTE")] or [
+        (part, part["sh_size"]) for part in elf.iter_sections() if part["sh_type"] == "SHT_NOTE"
+    ]
+    if (total := sum(size for _, size in found)) > _MAX_NOTES:
+        raise BadInput(f"a damaged ELF file: {total:,} bytes of notes")
+    for part, _ in found:
         for note in part.iter_notes():
             yield ElfNote(str(note["n_name"]), _number(note["n_type"]), bytes(note["n_descdata"]))
 

@@ -14,6 +14,7 @@ from crosswalk.emu.load.image import Format, GuestImage
 from crosswalk.emu.load.start_info import add_start_info
 from crosswalk.emu.load.surroundings import prepare_memory
 from crosswalk.emu.pc.pc import Machine
+from crosswalk.walker.architecture import PAGE_BYTES
 from crosswalk.walker.errors import BadInput
 
 __all__ = ["Elf64Guest", "open_elf64"]
@@ -31,13 +32,20 @@ class Elf64Guest:
     _entry: LongEntry = field(init=False)
 
     def place(self, ram: Ram) -> None:
-        """Write it to RAM, with modules, start info, stack and tables; `BadInput` as `Placement`.
+        """Write it to RAM, with modules, start info, stack and tables.
 
-        Segments are loaded at their physical addresses, and mapped at their linear ones.
+        Segments are loaded at their physical addresses, and mapped at their linear ones. Raises
+        `BadInput` as `Placement`, and where these differ by no whole pages.
         """
         around = prepare_memory(ram, self.image)
         info = add_start_info(around, self.handed, self.image)
         stack = add_stack(around)
+        for number, each in enumerate(self.elf.segments):
+            if (each.va - each.pa) % PAGE_BYTES:
+                raise BadInput(
+                    f"segment {number} at {each.va:#x} can't be mapped to {each.pa:#x}: they "
+                    "differ by no whole pages"
+                )
         spans = [(each.va, each.pa, each.size) for each in self.elf.segments if each.va != each.pa]
         root = prepare_tables(around, self.levels, [LOW_4_GIB, *spans])
         around.placement.write(ram)

@@ -1,7 +1,9 @@
 """What lies where in a guest's RAM before its first instruction."""
 
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.image import GuestImage
@@ -47,7 +49,7 @@ class Placement:
 
     def __init__(self, usable: Sequence[tuple[int, int]]) -> None:
         self._usable = sorted(usable)
-        self._taken: list[_Taken] = []
+        self._taken: list[_Taken] = []  # By address: no two of them overlap.
         self._contents: list[tuple[int, bytes]] = []
 
     def put(self, start: int, content: bytes, size: int, what: str) -> None:
@@ -64,7 +66,7 @@ class Placement:
         for each in self._taken:
             if wanted.start < each.end and each.start < wanted.end:
                 raise BadInput(f"{what} at {start:#x} overlaps {each.what} at {each.start:#x}")
-        self._taken.append(wanted)
+        self._take(wanted)
         self._contents.append((start, content))
 
     def put_image(self, image: GuestImage) -> None:
@@ -80,13 +82,16 @@ class Placement:
         They are zero until `fill` says otherwise. Raises `BadInput` where there are none that end
         at `below` or before.
         """
-        start = floor
-        while (at := self._next_usable(start, size, align)) is not None and at + size <= below:
-            hit = next((t for t in self._taken if at < t.end and t.start < at + size), None)
-            if hit is None:
-                self._taken.append(_Taken(at, size, what))
+        for low, room in self._usable:
+            at = _aligned(max(floor, low), align)
+            for each in self._taken:
+                if each.start >= at + size:
+                    break
+                if each.end > at:
+                    at = _aligned(each.end, align)
+            if at + size <= min(low + room, below):
+                self._take(_Taken(at, size, what))
                 return at
-            start = hit.end
         raise BadInput(f"{what} of {size:,} bytes doesn't fit in RAM: {self._usable_text} (--ram)")
 
     def add(self, content: bytes, what: str, *, align: int = 16, floor: int = LOW) -> int:
@@ -104,16 +109,16 @@ class Placement:
         for start, content in self._contents:
             ram.write(start, content)
 
-    def _next_usable(self, start: int, size: int, align: int) -> int | None:
-        for low, room in self._usable:
-            at = -(-max(start, low) // align) * align
-            if at + size <= low + room:
-                return at
-        return None
+    def _take(self, taken: _Taken) -> None:
+        insort(self._taken, taken, key=attrgetter("start"))
 
     @property
     def _usable_text(self) -> str:
         return ", ".join(f"{low:#x}-{low + room - 1:#x}" for low, room in self._usable)
+
+
+def _aligned(address: int, align: int) -> int:
+    return -(-address // align) * align
 
 
 def place_modules(

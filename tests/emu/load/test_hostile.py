@@ -66,3 +66,54 @@ def test_whatever_is_changed_the_guest_is_loaded_or_refused_in_one_line(name):
 @pytest.mark.parametrize("name", FILES)
 def test_the_file_is_good_before_it_is_changed(name):
     assert name.partition(" ")[0] == outcome(FILES[name], Ram(0, 16 << 20))
+
+
+def repeated(part, count):
+    """A 64-bit ELF file with `part` (of "program" or "section" headers) `count` times over."""
+    data = bytearray(elf_file([Part(BASE, b"\xf4" * 0x100)], bits=64, notes=note(b"Xen", 1, ENTRY)))
+    place, number, size = {"program": (0x20, 0x38, 56), "section": (0x28, 0x3C, 64)}[part]
+    offset = int.from_bytes(data[place : place + 8], "little")
+    known = int.from_bytes(data[number : number + 2], "little")
+    last = data[offset + size * (known - 1) : offset + size * known]
+    headers = data[offset : offset + size * known] + last * (count - known)
+    data[place : place + 8] = len(data).to_bytes(8, "little")
+    data[number : number + 2] = count.to_bytes(2, "little")
+    return bytes(data + headers), len(data), size, known
+
+
+def test_sections_whose_names_have_no_end_are_refused_before_they_are_read():
+    data, at, size, known = repeated("section", 4000)
+    names = at + size * (known - 1)
+    endless = bytearray(data + b"x" * (1 << 20))
+    endless[names + 24 : names + 32] = len(data).to_bytes(8, "little")
+    with pytest.raises(BadInput, match="a section's name has no end"):
+        open_image(bytes(endless))
+
+
+def test_notes_of_many_segments_are_refused_before_they_are_read():
+    data, at, size, known = repeated("program", 64)
+    many = bytearray(data + bytes(1 << 20))
+    for number in range(known - 1, 64):
+        row = at + size * number
+        many[row + 8 : row + 16] = len(data).to_bytes(8, "little")
+        many[row + 32 : row + 40] = (1 << 20).to_bytes(8, "little")
+    with pytest.raises(BadInput, match="bytes of notes"):
+        open_image(bytes(many))
+
+
+def test_segments_that_hold_the_same_bytes_again_and_again_are_refused():
+    data, at, size, known = repeated("program", 64)
+    many = bytearray(data)
+    for number in range(known - 1, 64):
+        row = at + size * number
+        many[row : row + 4] = (1).to_bytes(4, "little")
+        many[row + 8 : row + 16] = bytes(8)
+        many[row + 32 : row + 40] = many[row + 40 : row + 48] = len(data).to_bytes(8, "little")
+    with pytest.raises(BadInput, match="more than twice the file"):
+        open_image(bytes(many))
+
+
+def test_a_segment_that_no_page_maps_is_refused():
+    data = elf_file([Part(BASE, b"\xf4", (BASE << 8) + 0x80)], bits=64, entry=BASE << 8 | 0x80)
+    with pytest.raises(BadInput, match="segment 0 at 0x20000080 can't be mapped to 0x200000"):
+        open_image(data).place(Ram(0, 16 << 20))

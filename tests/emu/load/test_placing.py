@@ -72,3 +72,12 @@ def test_what_does_not_fit_is_refused_by_name():
         )
     with pytest.raises(BadInput, match="a stack of 4,096 bytes doesn't fit"):
         Placement(USABLE).allocate(4096, "a stack", floor=0x1000, below=0x1FFF)
+
+
+def test_the_first_room_that_is_free_is_given_away_wherever_others_are():
+    placement = Placement([(0x1000, 0x4000), (MIB, MIB)])
+    for start in (0x3000, 0x1000):
+        placement.put(start, b"", 0x1000, "a piece")
+    found = [placement.allocate(size, "more", align=0x1000, floor=0) for size in (1, 0x1000, 0x800)]
+    assert [0x2000, 0x4000, MIB] == found
+    assert 0x2010 == placement.allocate(0xFF0, "the rest of a page", floor=0)
