@@ -77,7 +77,7 @@ def test_the_release_of_a_kernel(run, tmp_path):
     path.write_bytes(bzimage(gzip.compress(vmlinux(talking("hang: jmp hang"))), release=release))
     ran = run("run", "--kernel", path, "--until", "console:tiny kernel", "--ram", "32")
     assert 0 == ran.status
-    clean(ran, f"6.1{SHOWN}, 4-level paging")
+    clean(ran, f"6.1{SHOWN}, entry 0x")
 
 
 @pytest.mark.parametrize("option", [["--console"], []], ids=["console", "failure"])
