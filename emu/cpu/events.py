@@ -14,7 +14,6 @@ __all__ = [
     "EXTERNAL",
     "IN_IDT",
     "IN_LDT",
-    "TRAPS_AND_ABORTS",
     "WITH_ERROR_CODE",
     "Event",
     "Fault",
@@ -36,7 +35,7 @@ WITH_ERROR_CODE = frozenset(
 )
 """The vectors of exceptions that push an error code, outside real mode."""
 
-TRAPS_AND_ABORTS = frozenset({Vector.DB, Vector.BP, Vector.OF, Vector.DF, Vector.MC})
+_TRAPS_AND_ABORTS = frozenset({Vector.DB, Vector.BP, Vector.OF, Vector.DF, Vector.MC})
 """The vectors of exceptions that aren't faults: the flags that they save have RF as it was."""
 
 EXTERNAL, IN_IDT, IN_LDT = 1, 2, 4
@@ -102,7 +101,7 @@ def saved_flags(event: Event, rflags: int) -> int:
     kind = event.kind
     if kind is _SOFTWARE:
         return rflags & ~_RF  # Unicorn keeps what IRET loaded to the end of a block.
-    if kind is _EXCEPTION and event.vector not in TRAPS_AND_ABORTS:
+    if kind is _EXCEPTION and event.vector not in _TRAPS_AND_ABORTS:
         return rflags | _RF
     return rflags
 

@@ -76,8 +76,7 @@ class GuestMode:
 
     `nested_cr3` is None without nested paging; `pae`, `long` and `nxe` are what the host's paging
     was then, which is the nested tables'. `shadow` says that interrupts are held back for one
-    instruction, `masking` that V_INTR_MASKING is set, `host_interrupts` what the host's RFLAGS.IF
-    was.
+    instruction.
     """
 
     vmcb: int
@@ -89,8 +88,6 @@ class GuestMode:
     general: int
     v_tpr: int
     shadow: bool
-    masking: bool
-    host_interrupts: bool
 
 
 def guest_mode(cpu: Cpu) -> GuestMode | None:
@@ -114,8 +111,6 @@ def guest_mode(cpu: Cpu) -> GuestMode | None:
         general=general,
         v_tpr=v_tpr,
         shadow=bool(flags & _SHADOW),
-        masking=bool(more & _MASKING),
-        host_interrupts=bool(more & _HOST_IF),
     )
 
 

@@ -20,7 +20,6 @@ __all__ = [
     "Interrupts",
     "Vmcb",
     "pack_segment",
-    "unpack_segment",
 ]
 
 CONTROL_BYTES = 0x400
@@ -102,7 +101,7 @@ def pack_segment(segment: Segment) -> bytes:
     return _SEGMENT.pack(segment.selector & 0xFFFF, attributes, segment.limit, segment.base)
 
 
-def unpack_segment(content: bytes) -> Segment:
+def _unpack_segment(content: bytes) -> Segment:
     """Return the segment register that these bytes of a VMCB hold."""
     selector, attributes, limit, base = _SEGMENT.unpack(content)
     return Segment(selector, base, limit, (attributes & 0xFF) << 8 | (attributes & 0xF00) << 12)
@@ -135,7 +134,7 @@ class Vmcb:
 
     def segment(self, name: str) -> Segment:
         """Return a segment or table register, by its name in `VMCB_SEGMENTS`."""
-        return unpack_segment(self._ram.read(self.pa + VMCB_SEGMENTS[name], _SEGMENT.size))
+        return _unpack_segment(self._ram.read(self.pa + VMCB_SEGMENTS[name], _SEGMENT.size))
 
     def set_segment(self, name: str, segment: Segment) -> None:
         """Write a segment or table register, by its name in `VMCB_SEGMENTS`."""

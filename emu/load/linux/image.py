@@ -19,7 +19,6 @@ from crosswalk.walker.symbols.elf import ELF
 __all__ = [
     "HEADER_AT",
     "KernelImage",
-    "has_payload",
     "is_bzimage",
     "load_kernel",
     "parse_kernel",
@@ -73,7 +72,7 @@ def parse_kernel(data: bytes) -> KernelImage:
     """
     if data.startswith(ELF):
         return _kernel(data)
-    if not has_payload(data):
+    if not _has_payload(data):
         return _bare(data)
     end = 0x202 + data[0x201]
     return _kernel(unpack_bzimage(data), data[HEADER_AT:end], release_of(data))
@@ -116,7 +115,7 @@ def is_bzimage(data: bytes) -> bool:
     return data[_MAGIC_AT : _MAGIC_AT + 4] == b"HdrS"
 
 
-def has_payload(data: bytes) -> bool:
+def _has_payload(data: bytes) -> bool:
     """Return whether a bzImage has a kernel packed in it; `BadInput` for what is no bzImage."""
     _require_header(data)
     offset, length = struct.unpack_from("<II", data, _PAYLOAD_AT)

@@ -50,7 +50,9 @@ def test_a_segment_that_is_not_in_free_ram_is_refused(start, size, message):
 
 
 def test_segments_that_touch_are_taken():
-    Placement(USABLE).put_image(GuestImage(((MIB, b"", 0x1000), (MIB + 0x1000, b"", 1)), MIB))
+    placement = Placement(USABLE)
+    placement.put_image(GuestImage(((MIB, b"", 0x1000), (MIB + 0x1000, b"", 1)), MIB))
+    assert MIB + 0x1010 == placement.allocate(1, "more", floor=MIB)
 
 
 def test_modules_lie_behind_the_guest_at_whole_pages():
