@@ -266,7 +266,7 @@ def _unseen_text(left: int, found: int) -> str:
 def _by_text(store: Store, code: _Code) -> str:
     name = code.name(store.rip)
     place = f"{name} ({store.rip:#x})" if name else f"{store.rip:#x}"
-    times = f", {store.times:,} stores in a row" if store.times > 1 else ""
+    times = f", in {store.times:,} parts" if store.times > 1 else ""
     return f"by {place}{times}, CPL {store.cpl}, CR3 {store.cr3:#x}"
 
 

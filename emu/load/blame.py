@@ -19,7 +19,7 @@ from crosswalk.emu.pc.pc import Machine
 __all__ = ["KEPT", "Moment", "Store", "StoreLog", "WatchedWord", "Written"]
 
 KEPT = 16
-"""How many stores to a word are kept, the last ones, those of one instruction in a row as one."""
+"""How many stores to a word are kept, the last ones; one made in parts is one."""
 
 _PAGE = 0x1000
 _WIDEST = 8
@@ -48,9 +48,9 @@ class Store:
 
     `before` differs from what the store before this one had left where something else than a store
     has changed the word in between. `rip` is linear. `stack` are the words on the stack, the last
-    one first. `times` counts the stores of one instruction in a row, as of a
-    loop that clears memory byte by byte: `before` is before the first of them, `after` behind the
-    last.
+    one first. `times` counts the parts of one that an instruction made in parts, as a loop does that
+    clears memory byte by byte: `before` is before the first of them, `after` behind the last.
+    `covered` are the word's bytes that were stored to, a bit each.
     """
 
     before: int
@@ -59,6 +59,7 @@ class Store:
     cpl: int
     cr3: int
     moment: Moment
+    covered: int
     stack: tuple[int, ...] = field(default=(), repr=False)
     times: int = 1
 
@@ -133,9 +134,11 @@ class StoreLog:
     def _note(self, word: WatchedWord, pa: int, stored: bytes) -> None:
         before = self._machine.ram.read(word.pa, word.size)
         after = bytearray(before)
-        for at, byte in enumerate(stored):
-            if 0 <= pa + at - word.pa < word.size:
-                after[pa + at - word.pa] = byte
+        covered = 0
+        for at, byte in enumerate(stored, pa - word.pa):
+            if 0 <= at < word.size:
+                after[at] = byte
+                covered |= 1 << at
         cpu = self._machine.cpu
         cpu.load()
         store = Store(
@@ -145,14 +148,16 @@ class StoreLog:
             cpl=cpu.cpl,
             cr3=cpu.cr3,
             moment=self._moment(),
+            covered=covered,
+            stack=stack_words(cpu, self._machine.ram),
         )
         self._counts[word] += 1
         stores = self._stores[word]
-        if stores and _in_a_row(stores[-1], store):
+        if stores and _goes_on(stores[-1], store):
             last = stores.pop()
-            store = replace(last, after=store.after, times=last.times + 1)
-        else:
-            store = replace(store, stack=stack_words(cpu, self._machine.ram))
+            store = replace(
+                last, after=store.after, covered=last.covered | covered, times=last.times + 1
+            )
         stores.append(store)
 
     def _moment(self) -> Moment:
@@ -168,9 +173,12 @@ class StoreLog:
         )
 
 
-def _in_a_row(last: Store, store: Store) -> bool:
-    """Return whether a store is one more of the last one's, with nothing in between."""
-    return (last.rip, last.cpl, last.cr3, last.moment, last.after) == (
-        *(store.rip, store.cpl, store.cr3, store.moment),
-        store.before,
+def _goes_on(last: Store, store: Store) -> bool:
+    """Return whether a store is the next part of the last one: other bytes, and nothing between.
+
+    The same bytes stored to again are another value, which somebody else may have asked for.
+    """
+    return not last.covered & store.covered and (
+        (last.rip, last.cpl, last.cr3, last.moment, last.stack, last.after)
+        == (store.rip, store.cpl, store.cr3, store.moment, store.stack, store.before)
     )

@@ -77,12 +77,38 @@ def test_stores_of_other_sizes_and_places_change_what_they_reach():
         assert each.last == (each.stores[-1].after if each.stores else 0)
 
 
-def test_stores_of_one_instruction_in_a_row_are_one():
+def test_a_store_that_an_instruction_makes_in_parts_is_one():
     source = at_page("mov edi, esi\nmov al, 7\nmov ecx, 64\nrep stosb\nmov [rsi], rcx")
     (found,), _ = written(source, PAGE)
     assert 9 == found.count
     assert [(0, 0x0707_0707_0707_0707, 8), (0x0707_0707_0707_0707, 0, 1)] == [
         (each.before, each.after, each.times) for each in found.stores
+    ]
+
+
+def test_stores_of_one_instruction_for_several_callers_are_several():
+    source = at_page("""
+        mov esp, 0x1900000
+        mov eax, 1
+        call set
+        mov eax, 3
+        push rax
+        call set
+        mov eax, 1
+        call set
+        jmp over
+        set: mov [rsi], rax
+        ret
+        over:
+    """)
+    (found,), boot = written(source, PAGE)
+    assert [(0, 1, 1), (1, 3, 1), (3, 1, 1)] == [
+        (each.before, each.after, each.times) for each in found.stores
+    ]
+    assert 1 == len({each.rip for each in found.stores})
+    returns = [each.stack[0] for each in found.stores]
+    assert [b"\xb8\x03", b"\xb8\x01", b"\xeb"] == [
+        boot.machine.ram.read(at, size) for at, size in zip(returns, (2, 2, 1), strict=True)
     ]
 
 
