@@ -46,6 +46,7 @@ from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.text import context_text, range_text
 from crosswalk.emu.report.verdict import summary_record, verdict_lines
 from crosswalk.emu.workers.contained import contained
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.expectations import Sentence, Snapshot, take_snapshot
 from crosswalk.walker.expectations.sentences import Unchanged
@@ -54,8 +55,9 @@ from crosswalk.walker.formats.corewriter import core_parts
 from crosswalk.walker.formats.files import write_file, write_parts
 from crosswalk.walker.formats.located_errors import one_line
 from crosswalk.walker.mappings import Range, coalesce, mappings
-from crosswalk.walker.memory import Segments
+from crosswalk.walker.memory import FRAME, PhysicalMemory, Segments
 from crosswalk.walker.rights import Rights
+from crosswalk.walker.roots.groups import pair_of
 from crosswalk.walker.unfollowed import Unfollowed
 
 __all__ = ["run"]
@@ -70,7 +72,8 @@ class _Point:
 
     `exposed` is where the supervisor may write what it may execute; `peak` is the most memory
     that the process or a child of it has had, in MiB; `expected` is what sentences came to,
-    `nested` what was found of the nested tables of a guest's own hypervisor.
+    `nested` what was found of the nested tables of a guest's own hypervisor. `kernel_root` is the
+    kernel's root table where the one in use is user mode's, of page-table isolation.
     """
 
     reached: Reached
@@ -81,6 +84,7 @@ class _Point:
     peak: int
     expected: tuple[Result, ...] = ()
     nested: NestedPoint | None = None
+    kernel_root: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +207,7 @@ def _looked_at(
         peak=_peak(),
         expected=_expected(options, guest, boot, reached, since),
         nested=nested,
+        kernel_root=_kernel_root(memory, context),
     )
     show = remark if options.json else print
     for line in _lines(point):
@@ -218,6 +223,11 @@ def _looked_at(
     if exposed and since.last and not options.blame:
         remark(f"who made that writable and executable: --blame {exposed[0].va:#x}")
     return point
+
+
+def _kernel_root(memory: PhysicalMemory, context: PagingContext) -> int | None:
+    """Return the kernel's root where CR3 is user mode's own, else None."""
+    return pair_of(memory, context, ()) if context.root & FRAME else None
 
 
 def _unread(options: argparse.Namespace, reached: Reached) -> _Point:
@@ -257,6 +267,11 @@ def _lines(point: _Point) -> Iterator[str]:
     yield _boot_text(reached)
     if reached.lag:
         yield f"  {reached.lag}"
+    if point.kernel_root is not None:
+        yield (
+            "  this CR3 is user mode's root of page-table isolation: of the kernel it maps only "
+            f"what entering takes; the kernel's root is {point.kernel_root:#x}, in use inside the kernel"
+        )
     yield from verdict_lines(point.verdict)
     count = sum(each.count for each in point.exposed)
     yield (
@@ -349,6 +364,7 @@ def _record(point: _Point) -> dict[str, Any]:
         "user_space": reached.user_space,
         "cr3": None if reached.paging is None else hex(reached.paging.cr3),
         "levels": None if reached.paging is None else reached.paging.levels,
+        **({} if point.kernel_root is None else {"kernel_root": hex(point.kernel_root)}),
         "writable_executable": sum(each.count for each in point.exposed),
         "peak_mib": point.peak,
         **summary_record(point.verdict, point.extent),

@@ -48,8 +48,8 @@ class Store:
 
     `before` differs from what the store before this one had left where something else than a store
     has changed the word in between. `rip` is linear. `stack` are the words on the stack, the last
-    one first. `times` counts the parts of one that an instruction made in parts, as a loop does that
-    clears memory byte by byte: `before` is before the first of them, `after` behind the last.
+    one first. `times` counts the parts of one that an instruction made in parts, as a loop does
+    that clears memory byte by byte: `before` is before the first of them, `after` behind the last.
     `covered` are the word's bytes that were stored to, a bit each.
     """
 

@@ -6,7 +6,7 @@ from crosswalk.emu.cli import check_pieces as pieces
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.formats import load_case
 from tests.emu.check.planting import without_code
-from tests.emu.load.linux.kernels import BASE, TABLES, bzimage, talking, vmlinux
+from tests.emu.load.linux.kernels import BASE, PAGE, TABLES, TEXT, bzimage, talking, vmlinux
 
 HELLO = "console:tiny kernel"
 
@@ -28,6 +28,39 @@ def test_a_kernel_is_checked_where_its_boot_ends(run, tiny):
     )
     assert ran.out.endswith(f"--until '{HELLO}' --ram 32\n")
     assert "\nverdict: agreement\n" in ran.out
+
+
+ISOLATED = f"""
+    mov rax, [{TABLES}]
+    mov edi, 0x1a00000
+    mov [rdi], rax
+    mov [rdi + 256 * 8], rax
+    mov [rdi + 511 * 8], rax
+    add edi, {PAGE}
+    mov [rdi], rax
+    mov [rdi + 511 * 8], rax
+    mov cr3, rdi
+    lea rdi, [rip + text]
+    call say
+"""
+
+
+@pytest.mark.parametrize(
+    ("select", "kernel_root"), [("mov rdi, rdi", "0x1a00000"), ("sub rdi, 0x1000", None)]
+)
+def test_the_users_root_of_page_table_isolation_is_said_to_be_one(
+    run, tmp_path, select, kernel_root
+):
+    path = tmp_path / "vmlinux"
+    source = ISOLATED.replace("mov cr3", f"{select}\nmov cr3")
+    path.write_bytes(vmlinux(talking(source)))
+    until = f"console:{TEXT}\n{TEXT}"
+    ran = run("run", "--kernel", path, "--ram", "32", "--until", until)
+    said = f"the kernel's root is {kernel_root}, in use inside the kernel\n"
+    assert (0, kernel_root is not None) == (ran.status, said in ran.out)
+    assert ("page-table isolation" in ran.out) == (kernel_root is not None)
+    document = run("run", "--kernel", path, "--ram", "32", "--until", until, "--json").document
+    assert kernel_root == document["points"][0].get("kernel_root")
 
 
 def test_several_points_of_one_boot_are_one_document(run, tiny):
