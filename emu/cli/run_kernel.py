@@ -270,7 +270,8 @@ def _lines(point: _Point) -> Iterator[str]:
     if point.kernel_root is not None:
         yield (
             "  this CR3 is user mode's root of page-table isolation: of the kernel it maps only "
-            f"what entering takes; the kernel's root is {point.kernel_root:#x}, in use inside the kernel"
+            f"what entering takes; the kernel's root is {point.kernel_root:#x}, "
+            "in use inside the kernel"
         )
     yield from verdict_lines(point.verdict)
     count = sum(each.count for each in point.exposed)

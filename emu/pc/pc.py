@@ -380,7 +380,7 @@ class Machine:
 
     def _left(self, way: WayOut, status: int) -> None:
         if way is WayOut.EXIT:
-            ended = Ended(Stop.EXITED, f"status {status}", status)
+            ended = Ended(Stop.EXITED, f"with {status >> 1}", status)
         else:
             ended = Ended(Stop.RESET if way is WayOut.RESET else Stop.OFF)
         self.left = self.left or ended
