@@ -12,7 +12,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry
 from crosswalk.walker.memory import FRAME, WORDS, PhysicalMemory
 from crosswalk.walker.roots.counting import count_roots
-from crosswalk.walker.roots.groups import pair_of, upper_halves
+from crosswalk.walker.roots.groups import kernels_of, pair_of
 from crosswalk.walker.roots.named import SCAN, VMCOREINFO, Named
 from crosswalk.walker.roots.root import STRAY, Root
 
@@ -116,7 +116,7 @@ def _fill(memory: PhysicalMemory, found: list[_Found]) -> None:
     for context, family in families.items():
         roots = np.array([each.context.root for each in family], np.uint64)
         counts = count_roots(memory, context, roots)
-        keys = upper_halves(memory, context, roots)
+        keys = kernels_of(memory, context, roots)
         for at, (each, key) in enumerate(zip(family, keys, strict=True)):
             each.key = key
             each.mappings, each.user = int(counts.total[at]), int(counts.user[at])

@@ -9,6 +9,7 @@ from crosswalk.walker.context import CR4, EFER, PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.registers import Registers
 from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.roots.groups import of_one_kernel
 from crosswalk.walker.roots.legacy import roots_of_32bit, roots_of_pae
 from crosswalk.walker.roots.levels import tables_by_level
 from crosswalk.walker.roots.passes import Progress
@@ -18,6 +19,10 @@ from crosswalk.walker.roots.units import likely_roots
 __all__ = ["scan"]
 
 _LEFT = "{:,} more frames could be roots, or tables below others: too many to tell them apart"
+_UNLIKE = (
+    "{:,} frames could be page directories or page tables, which look alike in 32-bit paging: only "
+    "those with the kernel's mappings of a root that is known are taken for roots"
+)
 _BARRED = (
     "{:,} places could be roots of PAE paging, but set a reserved bit in a PDPTE, so that none of "
     "them can be entered (QEMU without KVM leaves A there)"
@@ -34,7 +39,8 @@ def scan(
     """Return the contexts of the roots that all memory holds, and sentences about others.
 
     `named` are the contexts of roots that are known: others are of the first one's mode, and the
-    tables below them are no roots. Else the `known` registers decide on the mode, and without them
+    tables below them are no roots; in 32-bit paging, others have the kernel's mappings of one of
+    them. Else the `known` registers decide on the mode, and without them
     what makes sense: 5 levels or 4; where no two of these roots are alike, PAE paging; and where
     there are none at all, 32-bit paging. `width` is the MAXPHYADDR to take where none is known, in
     bits.
@@ -57,6 +63,12 @@ def scan(
             break
         candidates = np.setdiff1d(search.candidates(mode), gone)
         some = [context for context in named if context.mode is mode]
+        if some and mode is PagingMode.BIT32:
+            known_roots = np.array([context.root for context in some], np.uint64)
+            alike = of_one_kernel(memory, template, known_roots, candidates)
+            if unlike := len(np.setdiff1d(candidates, np.union1d(alike, known_roots))):
+                remarks.append(_UNLIKE.format(unlike))
+            candidates = alike
         roots = likely_roots(
             memory, template, some, candidates, alone=len(templates) == 1, progress=progress
         )

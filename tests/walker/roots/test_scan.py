@@ -10,7 +10,7 @@ from crosswalk.walker import BadInput, Segments
 from crosswalk.walker.formats import Registers
 from crosswalk.walker.formats.files import map_file
 from crosswalk.walker.memory import WORDS
-from crosswalk.walker.roots import find_roots, levels, units
+from crosswalk.walker.roots import find_roots, levels, scan, units
 from tests.tables import KIB4, OPEN, XD, P
 from tests.walker.roots.systems import KERNEL, SIZE, System, noise, raw
 
@@ -333,3 +333,43 @@ def test_what_was_searched_is_given_back(tmp_path):
     assert resident(data) <= SIZE
     memory.tables(np.arange(0, 5 * SIZE, KIB4, dtype=np.uint64)).sum()
     assert 5 * SIZE == resident(data)
+
+
+def twice_mapped(*, named, tables_alike=True):
+    """A memory of 32-bit paging whose page tables look like directories, and its two roots.
+
+    Each root has a page table of its own, as xv6's have, at 0xC0000000: of all memory, with 1,024
+    entries. Both tables are alike, so that they look like the roots of one kernel's processes.
+    """
+    memory = np.zeros(SIZE, np.uint8)
+    words = memory.view(np.uint32).reshape(-1, 1024)
+    for root in (0x80, 0x90):
+        words[root, 768] = (root + 1) << 12 | P | 2
+        words[root, 1] = (root + 2) << 12 | OPEN
+        words[root + 1] = np.arange(1024) << 12 | P | 2
+        words[root + 2, root] = 0x20_0000 | OPEN
+    if not tables_alike:
+        words[0x91, 5] &= ~np.uint32(2)
+    cpu = Registers(cr0=0x8001_0033, cr3=0x8_0000, cr4=0x10, efer=0)
+    return raw(Segments([(0, memory)]), **({"registers": cpu, "cpus": (cpu,)} if named else {}))
+
+
+def test_page_tables_that_look_like_directories_are_no_roots_of_32bit_paging():
+    # By hand: 0x81 and 0x91 map all memory, 0x82 and 0x92 a page of the user each.
+    roots = found(twice_mapped(named=True))
+    assert [0x8_0000, 0x9_0000] == places(roots.known)
+    assert {("32-bit", 0, 1025, 1)} == {
+        (each.context.mode.value, each.group, each.mappings, each.user_mappings) for each in roots
+    }
+    (remark,) = roots.remarks
+    assert remark.startswith("2 frames could be page directories or page tables")
+
+
+def test_a_directory_of_another_kernel_is_not_taken_for_a_root_of_32bit_paging():
+    roots = found(twice_mapped(named=True, tables_alike=False))
+    assert [0x8_0000] == places(roots)
+
+
+def test_page_tables_taken_for_directories_would_show(monkeypatch):
+    monkeypatch.setattr(scan, "of_one_kernel", lambda *given: given[-1])
+    assert {0x8_1000, 0x9_1000} <= set(places(found(twice_mapped(named=True)).known))
