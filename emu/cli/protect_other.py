@@ -53,6 +53,11 @@ _LIMIT = (
     "table: the emulator ends where it walks one that isn't executable"
 )
 
+_ELSEWHERE = (
+    ", where protection begins unless --protect-at names another point, as symbol:NAME or "
+    "instructions:N"
+)
+
 
 def protect_other(options: argparse.Namespace) -> int:
     """Run a guest without nested paging and with it, protect, attack; return the exit status.
@@ -89,6 +94,8 @@ def protect_other(options: argparse.Namespace) -> int:
     except GuestFailure as failure:
         for line in failure.lines:
             remark(line)
+        if options.protect_at is None and str(run.protect_at) in failure.missed:
+            raise GuestFailure(f"{failure}{_ELSEWHERE}", failure.lines) from failure
         raise
     quiet = replace(run, on_line=None)
     rerun = Rerun(lambda ram: boot_guest(ram, quiet), (), run.protect_at, run.seconds)

@@ -129,10 +129,10 @@ class Boot:
                 yield self._reached(point, spent)
             self._found = []
         if self._pending:
-            missed = ", ".join(map(str, self._pending))
-            raise self._failure(
-                Ended(Stop.ASKED), self._pending[0], f"{until} came before {missed}"
-            )
+            missed = tuple(map(str, self._pending))
+            failure = self._failure(Ended(Stop.ASKED), until)
+            why = f"{until} came before {', '.join(missed)}"
+            raise GuestFailure(why, failure.lines, missed)
 
     def _arm(self) -> bool:
         """Set the hooks that end a run at each point; return whether instructions are counted."""
@@ -235,7 +235,7 @@ class Boot:
             nested=None if root is None else nested_paging(root),
         )
 
-    def _failure(self, ended: Ended, point: Point, why: str | None = None) -> GuestFailure:
+    def _failure(self, ended: Ended, point: Point) -> GuestFailure:
         detail = f" ({ended.detail})" if ended.detail else ""
-        message = why or f"the guest didn't reach {point}: {ended.stop.value}{detail}"
+        message = f"the guest didn't reach {point}: {ended.stop.value}{detail}"
         return GuestFailure(message, tuple(failure_lines(self.machine, ended)))

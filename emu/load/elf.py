@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from elftools.common.exceptions import ELFError
+from elftools.common.exceptions import ELFError, ELFParseError
 from elftools.elf.elffile import ELFFile
 
 from crosswalk.emu.load.image import GuestImage, Sections
@@ -135,6 +135,11 @@ def read_elf_guest(data: bytes) -> ElfGuest:
     Raises `BadInput` in one line for a file that is none, is damaged, isn't for x86, isn't linked
     to fixed addresses, or has nothing to load.
     """
+    header = 64 if data[4:5] == b"\2" else 52
+    if data.startswith(b"\x7fELF") and len(data) < header:
+        raise BadInput(
+            f"a damaged ELF file: truncated to {len(data)} bytes, in its header of {header}"
+        )
     elf = _read(lambda: ELFFile(io.BytesIO(data)))
     machine, kind = _read(lambda: (elf["e_machine"], elf["e_type"]))
     if machine not in MACHINES:
@@ -162,6 +167,10 @@ def read_elf_guest(data: bytes) -> ElfGuest:
 def _read(part: Callable[[], Result]) -> Result:
     try:
         return part()
+    except ELFParseError as error:
+        raise BadInput(
+            "a damaged ELF file: truncated, what its headers name lies beyond its end"
+        ) from error
     except _ERRORS as error:
         raise BadInput(f"a damaged ELF file: {error}") from error
 

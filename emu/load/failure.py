@@ -21,11 +21,15 @@ _WIDTH = 2000
 
 
 class GuestFailure(CrosswalkError):
-    """The kernel ended before the point that was asked for; `lines` describe its last state."""
+    """The kernel ended before the point that was asked for; `lines` describe its last state.
 
-    def __init__(self, message: str, lines: tuple[str, ...]) -> None:
-        super().__init__(message, lines)
+    `missed` are the points that it hadn't passed when it reached the one that it was to end at.
+    """
+
+    def __init__(self, message: str, lines: tuple[str, ...], missed: tuple[str, ...] = ()) -> None:
+        super().__init__(message, lines, missed)
         self.lines = lines
+        self.missed = missed
 
     def __str__(self) -> str:
         return str(self.args[0])

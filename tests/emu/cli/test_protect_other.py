@@ -8,10 +8,13 @@ from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.guest.sample import EXIT_PORT, Bug, sample_kernel
 from crosswalk.walker.protection.pagelist import Permission
 from tests.emu.cli.running import refused
+from tests.emu.load.elf_files import Part, elf_file
 from tests.emu.load.linux.kernels import elf_of
 from tests.emu.protect.kernel.tiny_kernel import PATCH, READY, RUN_USER, tiny_kernel
 
 AT = ("--ram", "16", "--exit-port", hex(EXIT_PORT))
+EXITS = bytes((0x31, 0xC0, 0xE6, EXIT_PORT))
+"""xor eax, eax; out EXIT_PORT, al."""
 NOT_STOPPED = ["execute free memory", "write data"]
 
 
@@ -116,6 +119,18 @@ def test_a_guest_that_fails_says_so(run, sample, monkeypatch):
     # Without the port that it exits by it goes on, to halt for good.
     assert (2, "") == (ran.status, ran.out)
     assert "crosswalk: error: the guest didn't reach idle" in ran.err
+
+
+def test_a_guest_without_user_mode_is_told_how_to_say_where_protection_begins(run, tmp_path):
+    path = tmp_path / "k.elf"
+    path.write_bytes(elf_file([Part(0x10_0000, EXITS)], bits=64))
+    said = "exit came before user"
+    how = "where protection begins unless --protect-at names another point"
+    ran = run("protect", "--guest", path, "--as", "elf64", *AT)
+    assert (2, "") == (ran.status, ran.out)
+    assert f"crosswalk: error: {said}, {how}" in ran.err.splitlines()[-1]
+    ran = run("protect", "--guest", path, "--as", "elf64", *AT, "--protect-at", "cr3:99")
+    assert "crosswalk: error: exit came before cr3:99" == ran.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
