@@ -17,6 +17,8 @@ ALLOWED = {
     # The threads of a Dask worker have a pool each; what is cancelled there is one of its errors.
     ("emu/fuzz/campaign/cluster.py", "threading"),
     ("emu/fuzz/campaign/cluster.py", "concurrent.futures"),
+    # A thread that sleeps to a run's deadline, and stops the engine: Unicorn's own never sleeps.
+    ("emu/pc/watchdog.py", "threading"),
     # In the handler of a signal: a file became shorter while it was read through a map.
     ("emu/cli/main.py", "_exit"),
     # A file that `walker new` copies, and nothing imports: it starts QEMU where the user runs it.
