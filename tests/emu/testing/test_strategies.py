@@ -203,7 +203,8 @@ def test_a_bug_in_a_legacy_mode_shrinks_to_one_path(name):
         return not agreements(translate_many(memory, plain, asked), right).all()
 
     layout = find(layouts(modes=[LEGACY[name]]), wrong, settings=QUICK)
-    assert len(words(layout)) == (1 if name == "32bit" else 2)
+    # An entry that leads back to its own table makes a path by itself.
+    assert len(words(layout)) in ({1} if name == "32bit" else {1, 2})
 
 
 def test_contexts_are_in_the_given_modes_the_long_ones_first():
