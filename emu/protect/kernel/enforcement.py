@@ -82,8 +82,13 @@ class Enforcement(ABC):
 
     @property
     @abstractmethod
+    def context(self) -> PagingContext:
+        """The guest's paging now."""
+
+    @property
     def root(self) -> int:
         """The physical address of the guest's present root table."""
+        return self.context.root
 
     @property
     @abstractmethod
@@ -111,7 +116,7 @@ class Enforcement(ABC):
         ((_, size),) = self.memory.ranges
         image = image_frames(self._kernel, size // FRAME)
         places = np.flatnonzero(image).astype(np.uint64) * np.uint64(FRAME)
-        if (root := find_kernel_root(self.memory, context.root, places)) is not None:
+        if (root := find_kernel_root(self.memory, context, places)) is not None:
             context = replace(context, cr3=root)
         self.rights = RightsFollower(self.memory, context, self.kind)
         count = self.rights.count
@@ -250,7 +255,7 @@ class Enforcement(ABC):
         there next has to be sealed again.
         """
         later = self.later
-        if not later.frames[frame] or not later.freed(frame, self.rights.root):
+        if not later.frames[frame] or not later.freed(frame, self.rights.context):
             later.note_code(self.rights)
             return False
         later.release(frame)

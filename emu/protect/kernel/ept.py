@@ -113,16 +113,9 @@ class EptProtection(Enforcement):
             rip=left.rip,
             cpl=left.cpl,
             rflags=left.rflags,
-            cr0=left.cr0,
-            cr3=left.cr3,
-            fs_base=fs_base,
-            gs_base=gs_base,
+            context=self.context,
+            bases={"fs": fs_base, "gs": gs_base},
         )
-
-    @property
-    def root(self) -> int:
-        """The physical address of the guest's present root table."""
-        return self.state.root
 
     @property
     def context(self) -> PagingContext:

@@ -121,7 +121,7 @@ class EptMoment:
         value = (left.register("rdx") & _LOW) << 32 | left.register("rax") & _LOW
         guest.vmx.ask(commands.write_msr([(MSR.LSTAR, value)]))
         guest.skip(left)
-        leaf = find_leaf(guest.memory, left.cr3, value)
+        leaf = find_leaf(guest.memory, self._host.context, value)
         if leaf is not None and not self.system_calls:
             self._plant(leaf.pa + value % leaf.size)
 
@@ -141,5 +141,5 @@ class EptMoment:
 
     def _address(self, left: Exit) -> int:
         """Return the physical address of the instruction that exited, -1 where it isn't mapped."""
-        leaf = find_leaf(self._guest.memory, left.cr3, left.rip)
+        leaf = find_leaf(self._guest.memory, self._host.context, left.rip)
         return -1 if leaf is None else leaf.pa + left.rip % leaf.size

@@ -69,7 +69,7 @@ class EptSubject:
         """Run the code of an attack with interrupts off, and return its result."""
         host, frames, guest = self._host, self._frames, self._host.guest
         target, memory = attack.program.target, self._host.memory
-        code = injected_code(attack, memory, frames)
+        code = injected_code(attack, memory, host.context, frames)
         for pa, data in planted(frames, code):
             guest.write(pa, data)
         before = None if target is None else memory.word(target)

@@ -230,7 +230,7 @@ def attack_guest(protection: Protection) -> Iterator[Attacked[Code]]:
 def find_guest_frames(protection: Protection) -> GuestFrames:
     """Return what to attack in the guest, by its own tables and what is granted."""
     grants, memory, rights = protection.grants, protection.memory, protection.rights
-    root = protection.root
+    context = protection.context
     writable = may(grants.permissions, Permission.WRITE)
     unexecuted = np.flatnonzero(~may(grants.permissions, Permission.EXECUTE)).tolist()
     places = rights.places(grants.image)
@@ -238,7 +238,7 @@ def find_guest_frames(protection: Protection) -> GuestFrames:
         (frame * FRAME, va, leaf)
         for frame, addresses in places.items()
         for va in addresses
-        if (leaf := find_leaf(memory, root, va)) is not None
+        if (leaf := find_leaf(memory, context, va)) is not None
     ]
     code = [(pa, va) for pa, va, leaf in mapped if leaf.executable and not leaf.user]
     site = code[-1] if code else (0, 0)
@@ -250,8 +250,8 @@ def find_guest_frames(protection: Protection) -> GuestFrames:
     ]
     free = _spare(protection, {site[0], *(pa for pa, _ in data[:1])})
     target = readonly[0] if readonly else (0, 0)
-    entries = tuple(entries_of(memory, root, target[1])) if readonly else ()
-    words = memory.tables(np.array([root & -FRAME], np.uint64))[0]
+    entries = tuple(entries_of(memory, context, target[1])) if readonly else ()
+    words = memory.tables(np.array([context.root & -FRAME], np.uint64))[0]
     slots = np.flatnonzero(words == 0).tolist()
     cr0, cr4, efer = (protection.pinned[name] for name in ("cr0", "cr4", "efer"))
     sealed = any(not writable[entry // FRAME] for entry in entries)
@@ -277,7 +277,7 @@ def find_guest_frames(protection: Protection) -> GuestFrames:
         free=tuple(free) if len(free) == _FREE else (0,) * _FREE,
         entries=entries,
         slot=slots[-1] if slots else 0,
-        cr3=protection.state.cr3,
+        cr3=context.cr3,
         lacks={name: each for name, each in why.items() if each},
     )
 

@@ -16,6 +16,7 @@ from crosswalk.emu.protect.kernel.guestwalk import find_leaf, lower_leaves
 from crosswalk.emu.protect.kernel.rules import may
 from crosswalk.emu.protect.permissions import Bools, executes
 from crosswalk.guest.assembler import assemble
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.protection.pagelist import Permission
@@ -54,11 +55,17 @@ _KERNEL_CODE = 0x10
 _INTERRUPT_GATE = 0x8E00
 
 
-def injected_code(attack: Attack[Code], memory: PhysicalMemory, frames: AttackFrames) -> bytes:
-    """Return the code of an attack; it ends with interrupts off, in HLT."""
+def injected_code(
+    attack: Attack[Code], memory: PhysicalMemory, context: PagingContext, frames: AttackFrames
+) -> bytes:
+    """Return the code of an attack; it ends with interrupts off, in HLT.
+
+    `context` is the paging under which the frames were found.
+    """
     site = IMAGE + frames.site
     source = f"cli\n{attack.program.source}\nmov r15, MARK\nhlt"
-    code = assemble(attack.name, source, bits=64, address=site, symbols=_symbols(memory, frames))
+    symbols = _symbols(memory, context, frames)
+    code = assemble(attack.name, source, bits=64, address=site, symbols=symbols)
     if len(code) > FRAME:
         raise CrosswalkError(f"{attack.name}: {len(code)} bytes of code")
     return code
@@ -73,7 +80,9 @@ def planted(frames: AttackFrames, code: bytes) -> tuple[tuple[int, bytes], ...]:
     )
 
 
-def _symbols(memory: PhysicalMemory, frames: AttackFrames) -> dict[str, int]:
+def _symbols(
+    memory: PhysicalMemory, context: PagingContext, frames: AttackFrames
+) -> dict[str, int]:
     named = {"text": frames.text, "rodata": frames.rodata, "data": frames.data}
     named["loaded"] = frames.loaded
     named |= {"result": frames.result, "root": frames.root}
@@ -92,12 +101,12 @@ def _symbols(memory: PhysicalMemory, frames: AttackFrames) -> dict[str, int]:
     for base, mapped in ((IMAGE, image), (DIRECT, direct)):
         for name, pa in mapped.items():
             # What isn't mapped is lacking, and no attack that is built names it.
-            if leaf := find_leaf(memory, frames.root, base + pa):
+            if leaf := find_leaf(memory, context, base + pa):
                 symbols[f"{name}_ENTRY"] = DIRECT + leaf.entry
-    if leaf := find_leaf(memory, frames.root, frames.loaded_place):
+    if leaf := find_leaf(memory, context, frames.loaded_place):
         symbols["LOADED_PLACE_ENTRY"] = DIRECT + leaf.entry
     # Other code than the image's isn't mapped with it.
-    if leaf := find_leaf(memory, frames.root, IMAGE + frames.text):
+    if leaf := find_leaf(memory, context, IMAGE + frames.text):
         symbols["TEXT_IMAGE_ENTRY"] = DIRECT + leaf.entry
     symbols["USER_ENTRY"] = DIRECT + frames.root + 8 * (frames.user >> 39)  # of the root
     handler = IMAGE + frames.site + FRAME - 1
@@ -112,20 +121,20 @@ def find_frames(host: Enforcement) -> AttackFrames:
 
     What it doesn't have is in `lacks`.
     """
-    grants, memory, root = host.grants, host.memory, host.root
+    grants, memory, context = host.grants, host.memory, host.context
     text = _numbers(grants.text)
     writable = may(grants.permissions, Permission.WRITE)
     executable = may(grants.permissions, Permission.EXECUTE)
     rodata = (
         frame
         for frame in _numbers(grants.sealed & ~grants.text & ~executable)
-        if (leaf := find_leaf(memory, root, IMAGE + frame * FRAME)) and leaf.size == FRAME
+        if (leaf := find_leaf(memory, context, IMAGE + frame * FRAME)) and leaf.size == FRAME
     )
     data = _numbers(grants.kept & writable & ~executable & ~grants.tables)
     free = [each * FRAME for each in free_frames(memory, writable & ~grants.image & ~grants.tables)]
     users = (
         (va, pa)
-        for va, pa in _user_code(memory, root)
+        for va, pa in _user_code(memory, context)
         # It is attacked where it has run: where its own right to execute is granted.
         if executes(host.kind) & int(host.due[pa // FRAME])
     )
@@ -148,8 +157,8 @@ def find_frames(host: Enforcement) -> AttackFrames:
         user_frame=user_frame,
         loaded_place=place,
         free=tuple(free) if len(free) == _FREE else (0,) * _FREE,
-        root=root,
-        lacks=lacks | _moved(memory, root, {name: found[name] for name in _MAPPED - set(lacks)}),
+        root=context.root,
+        lacks=lacks | _moved(memory, context, {name: found[name] for name in _MAPPED - set(lacks)}),
     )
 
 
@@ -168,12 +177,14 @@ def _loaded(host: Enforcement) -> tuple[int, int]:
     return 0, 0
 
 
-def _moved(memory: PhysicalMemory, root: int, frames: dict[str, int]) -> dict[str, str]:
+def _moved(
+    memory: PhysicalMemory, context: PagingContext, frames: dict[str, int]
+) -> dict[str, str]:
     """Return which of these frames aren't mapped where attacks expect them to be, and why not."""
     found = {}
     for name, pa in sorted(frames.items()):
         for base in (DIRECT, IMAGE):
-            leaf = find_leaf(memory, root, base + pa)
+            leaf = find_leaf(memory, context, base + pa)
             if leaf is None or leaf.pa + (base + pa) % leaf.size != pa:
                 found[name] = f"{pa:#x} isn't mapped at {base + pa:#x}: KASLR?"
     return found
@@ -193,13 +204,13 @@ def free_frames(memory: PhysicalMemory, among: Bools) -> Iterator[int]:
                 return
 
 
-def _user_code(memory: PhysicalMemory, root: int) -> Iterator[tuple[int, int]]:
+def _user_code(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple[int, int]]:
     """Yield the addresses of pages that the process may execute, and their frames.
 
     With page-table isolation this root itself forbids execution, and the user's own one allows it.
     """
-    for va in lower_leaves(memory, root):
-        leaf = find_leaf(memory, root, va)
+    for va in lower_leaves(memory, context):
+        leaf = find_leaf(memory, context, va)
         if leaf is not None and leaf.user and not (memory.word(leaf.entry) or 0) & _NX:
             yield va, leaf.pa + va % leaf.size
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.cpu import Guarded, paging_context
+from crosswalk.emu.cpu.cpu import Guarded
 from crosswalk.emu.cpu.engine import attach
 from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.cpu.svm.host import Exit, Host
@@ -15,6 +15,7 @@ from crosswalk.emu.protect.kernel.facts import (
     LONGEST_INSTRUCTION,
     GuestState,
     cpu_state,
+    host_context,
     instruction_size,
     read_code,
 )
@@ -23,6 +24,7 @@ from crosswalk.emu.protect.kernel.rules import Cause, Grants
 from crosswalk.emu.protect.permissions import READ_WRITE, FrameTables, Permissions
 from crosswalk.emu.protect.pins import INTERCEPTED, LONGEST, Pins
 from crosswalk.walker.architecture import GIB, MIB
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.nested.outcome import NestedError
@@ -31,7 +33,6 @@ from crosswalk.walker.protection.pagelist import Permission
 __all__ = ["Protection", "Refusal"]
 
 _CONTROL = {ExitCode.CR0_WRITE, ExitCode.CR3_WRITE, ExitCode.CR4_WRITE, ExitCode.MSR}
-_ROOT = (1 << 52) - FRAME
 _TABLES_ABOVE = 6
 """Nested tables above the last level: the root, the one below it, and one for each of 4 GiB."""
 
@@ -84,7 +85,8 @@ class Protection(Enforcement):
 
     def enforce(self) -> Grants:
         """Grant what the kernel's mappings allow now, and no more, from here on."""
-        grants = self.begin(paging_context(self.machine.cpu))
+        self.machine.cpu.load()
+        grants = self.begin(self.context)
         self._pins.begin()
         self.resume(grants.permissions)
         return grants
@@ -115,9 +117,11 @@ class Protection(Enforcement):
         return cpu_state(self.machine.cpu)
 
     @property
-    def root(self) -> int:
-        """The physical address of the guest's present root table."""
-        return int(self.machine.engine.reg_read(x86.UC_X86_REG_CR3)) & _ROOT
+    def context(self) -> PagingContext:
+        """The guest's paging now; EFER is that of when the CPU's state was taken over."""
+        read = self.machine.engine.reg_read
+        control = (read(each) for each in (x86.UC_X86_REG_CR0, x86.UC_X86_REG_CR3))
+        return host_context(*control, read(x86.UC_X86_REG_CR4), self.machine.cpu.efer)
 
     def read_back(self) -> Permissions:
         """Return what the entries of the nested tables grant each frame."""
@@ -183,7 +187,7 @@ class Protection(Enforcement):
     def _guard(self, va: int, write: bool) -> None:  # noqa: FBT001  # as `Cpu.guard` is called
         if not write:
             return  # All of RAM can be read.
-        leaf = find_leaf(self.memory, self.root, va)
+        leaf = find_leaf(self.memory, self.context, va)
         if leaf is None:
             return
         frame = (leaf.pa + va % leaf.size) // FRAME

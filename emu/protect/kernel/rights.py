@@ -9,14 +9,14 @@ from crosswalk.emu.protect.kernel.guestwalk import find_user_root
 from crosswalk.emu.protect.kernel.rules import may
 from crosswalk.emu.protect.permissions import Bools, Permissions, collective_permissions
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.entry import ADDRESS_FIELD, Entry
+from crosswalk.walker.entry import ADDRESS_FIELD, Entry, level_of
 from crosswalk.walker.frames import Frames, collective_rights, count_mappings
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.pages import pages
 from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind
-from crosswalk.walker.rights import GRANTS
 from crosswalk.walker.states import distinct_states
+from crosswalk.walker.tables import Entries, read_tables
 from crosswalk.walker.tracker import RightsTracker
 from crosswalk.walker.unfollowed import unfollowed
 
@@ -24,8 +24,8 @@ __all__ = ["RightsFollower", "image_frames", "kept_frames"]
 
 _KEPT = (".data", ".bss")
 """Sections of a kernel's data that it never frees."""
-_WRITABLE = np.uint64(Entry.P | Entry.RW)
-_NARROWING = np.uint64(Entry.P | Entry.RW | Entry.PS | ADDRESS_FIELD)
+_WRITABLE = int(Entry.P | Entry.RW)
+_NARROWING = int(Entry.P | Entry.RW | Entry.PS | ADDRESS_FIELD)
 _FRAME, _ONE = np.uint64(FRAME), np.uint64(1)
 
 
@@ -39,7 +39,7 @@ class RightsFollower:
     the union of both. `initial` are those at first, `own` those at the last update; `writable` are
     the frames that were writable then, in these tables or in those that CR3 named. Each update is
     made from the changed entries alone, and compared with a fresh computation: `steps` counts
-    updates, `differing` those where the two weren't equal.
+    updates, `differing` those where the two weren't equal. `context` has the kernel's own root.
     """
 
     def __init__(
@@ -48,21 +48,18 @@ class RightsFollower:
         context: PagingContext,
         kind: TableKind = TableKind.NPT,
     ) -> None:
-        self._memory, self._context, self._kind = memory, context, kind
+        self._memory, self._kind = memory, kind
         ((_, size),) = memory.ranges
         self.count = size // FRAME
-        self.isolated = find_user_root(memory, context.root & ~FRAME) is not None
+        kernels = replace(context, cr3=context.root & ~FRAME)
+        self.isolated = find_user_root(memory, kernels) is not None
+        self.context = kernels if self.isolated else context
         self._contexts = self._spaces(context.root)
         self._trackers = [RightsTracker(memory, each) for each in self._contexts]
         self.initial = self.own = self._union(self._fresh(self._contexts))
         self.writable = may(self.own, Permission.WRITE)
         self.steps = self.differing = 0
         self._remember()
-
-    @property
-    def root(self) -> int:
-        """The physical address of the kernel's own root table."""
-        return self._context.root & ~FRAME if self.isolated else self._context.root
 
     def tables(self) -> Bools:
         """Return which frames are paging structures."""
@@ -91,11 +88,13 @@ class RightsFollower:
     def narrowed(self) -> bool:
         """Return whether entries changed since the last update so that writing may be lost by it.
 
-        These had a page or a table writable, and don't have the same one writable any more.
+        These had a page or a table writable, and don't have the same one writable any more. A PDPTE
+        of PAE paging, which has no rights, has all that it leads to.
         """
-        before, now = self._words, self._memory.tables(self._frames)
-        differ = ((before ^ now) & _NARROWING) != 0
-        return bool((before[differ] & _WRITABLE == _WRITABLE).any())
+        size = level_of(self.context, 1).entry_size
+        before, now = _entries(self._words, size), _entries(self._memory.tables(self._frames), size)
+        differ = ((before ^ now) & before.dtype.type(_NARROWING & (1 << 8 * size) - 1)) != 0
+        return bool((before[differ] & _WRITABLE == _WRITABLE).any()) or self._unlinked()
 
     def places(self, among: Bools) -> dict[int, tuple[int, ...]]:
         """Return the addresses at which the kernel's own roots map each of these frames, in order.
@@ -141,7 +140,7 @@ class RightsFollower:
     def _spaces(self, root: int) -> list[PagingContext]:
         """Return the address space, or both, that the root belongs to."""
         roots = [root & ~FRAME, root | FRAME] if self.isolated else [root]
-        return [replace(self._context, cr3=each) for each in roots]
+        return [replace(self.context, cr3=each) for each in roots]
 
     def _fresh(self, contexts: list[PagingContext]) -> list[Frames]:
         return [collective_rights(self._memory, each) for each in contexts]
@@ -160,9 +159,25 @@ class RightsFollower:
             for context in self._contexts
             for block in distinct_states(self._memory, context)
         ]
-        frames = np.unique(np.concatenate(keys) & ~np.uint64(GRANTS - 1))
+        # A PDPT of PAE paging is a part of its frame.
+        frames = np.unique(np.concatenate(keys) & ~np.uint64(FRAME - 1))
         self._frames: U64 = frames
         self._words: U64 = self._memory.tables(frames).copy()
+        self._roots = self._root_entries()
+
+    def _root_entries(self) -> Entries:
+        """Return the entries of the kernel's own roots now, [n, entries], a copy."""
+        top = level_of(self.context, self.context.levels)
+        roots = np.array([each.root for each in self._contexts], np.uint64)
+        return read_tables(self._memory, top, roots).copy()
+
+    def _unlinked(self) -> bool:
+        """Return whether a root entry without rights doesn't lead where it did any more."""
+        if level_of(self.context, self.context.levels).restricts:
+            return False
+        was_present = self._roots & np.uint64(Entry.P) != 0
+        differ = (self._roots ^ self._root_entries()) & np.uint64(_NARROWING) != 0
+        return bool((was_present & differ).any())
 
     def _changed(self) -> list[int]:
         """Return the physical addresses of the words that have changed in the known tables."""
@@ -189,6 +204,11 @@ def kept_frames(kernel: GuestImage, count: int) -> Bools:
         if name in _KEPT:
             found[-(-start // FRAME) : (start + size) // FRAME] = True
     return found
+
+
+def _entries(words: U64, size: int) -> Entries:
+    """Return the words of tables as entries of `size` bytes."""
+    return words if size == 8 else words.view(np.uint32)
 
 
 def _touched(among: Bools, first: U64, last: U64) -> Bools:

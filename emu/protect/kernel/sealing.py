@@ -11,6 +11,7 @@ from crosswalk.emu.protect.kernel.guestwalk import find_leaf
 from crosswalk.emu.protect.kernel.rights import RightsFollower
 from crosswalk.emu.protect.kernel.rules import may
 from crosswalk.emu.protect.permissions import Bools
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.protection.pagelist import Permission
 
@@ -58,10 +59,13 @@ class LaterSeals:
         executable = may(own, Permission.EXECUTE) & ~may(own, Permission.WRITE)
         self.code |= self.frames & executable
 
-    def freed(self, frame: int, root: int) -> bool:
-        """Return whether a sealed frame isn't mapped any more at an address where it was sealed."""
+    def freed(self, frame: int, context: PagingContext) -> bool:
+        """Return whether a sealed frame isn't mapped any more at an address where it was sealed.
+
+        The mappings are those of `context`.
+        """
         for va in self._places[frame]:
-            leaf = find_leaf(self._memory, root, va)
+            leaf = find_leaf(self._memory, context, va)
             if leaf is None or (leaf.pa + va % leaf.size) // FRAME != frame:
                 return True
         return False

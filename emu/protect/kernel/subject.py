@@ -52,7 +52,7 @@ def linux_subject(protection: Protection, frames: AttackFrames) -> "KernelSubjec
     """Return Linux as the subject of attacks on these frames."""
 
     def plant(attack: Attack[Code]) -> Iterable[tuple[int, bytes]]:
-        return planted(frames, injected_code(attack, protection.memory, frames))
+        return planted(frames, injected_code(attack, protection.memory, protection.context, frames))
 
     return KernelSubject(protection, IMAGE + frames.site, plant)
 

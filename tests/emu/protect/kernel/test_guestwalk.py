@@ -35,18 +35,22 @@ def ram():
     return found
 
 
-def context(root):
-    return PagingContext(cr0=0x8001_0011, cr3=TABLES + root * PAGE, cr4=0x20, efer=0xD00)
+def at(root):
+    return PagingContext(cr0=0x8001_0011, cr3=root, cr4=0x20, efer=0xD00)
+
+
+def tiny(root):
+    return at(TABLES + root * PAGE)
 
 
 @pytest.mark.parametrize("root", [ROOT0, ROOT1, WINDOW])
 def test_leaves_are_the_walkers_mappings(ram, root):
-    memory, at = Segments([(0, ram.bytes)]), TABLES + root * PAGE
-    found = list(mappings(memory, context(root)))
+    memory = Segments([(0, ram.bytes)])
+    found = list(mappings(memory, tiny(root)))
     dice = random.Random(5)
     for each in found:
         va = each.va + dice.randrange(each.size)
-        leaf = find_leaf(memory, at, va)
+        leaf = find_leaf(memory, tiny(root), va)
         assert (each.pa, each.size) == (leaf.pa, leaf.size)
         user = bool(each.rights & Rights.USER_READ)
         assert user is leaf.user
@@ -61,16 +65,16 @@ def test_leaves_are_the_walkers_mappings(ram, root):
         if each.va < 1 << 47
         for va in range(each.va, each.va + each.size, PAGE)
     ]
-    assert low == list(lower_leaves(memory, at))
+    assert low == list(lower_leaves(memory, tiny(root)))
 
 
 def test_what_is_not_mapped_has_no_leaf(ram):
     memory = Segments([(0, ram.bytes)])
-    assert None is find_leaf(memory, TABLES + ROOT1 * PAGE, USER + PAGE)
-    assert None is find_leaf(memory, TABLES + ROOT1 * PAGE, 1 << 45)
-    assert None is find_leaf(memory, 1 << 40, TEXT)
-    assert TEXT == find_leaf(memory, TABLES + WINDOW * PAGE, IMAGE + TEXT).pa
-    assert TEXT == find_leaf(memory, TABLES + WINDOW * PAGE, DIRECT + TEXT).pa
+    assert None is find_leaf(memory, tiny(ROOT1), USER + PAGE)
+    assert None is find_leaf(memory, tiny(ROOT1), 1 << 45)
+    assert None is find_leaf(memory, at(1 << 39), TEXT)
+    assert TEXT == find_leaf(memory, tiny(WINDOW), IMAGE + TEXT).pa
+    assert TEXT == find_leaf(memory, tiny(WINDOW), DIRECT + TEXT).pa
 
 
 def test_the_kernels_own_root_has_the_same_upper_half_and_no_lower_one(ram):
@@ -78,17 +82,17 @@ def test_the_kernels_own_root_has_the_same_upper_half_and_no_lower_one(ram):
     frames = np.arange(TABLES, TABLES + COUNT * PAGE, PAGE, dtype=np.uint64)
     own = TABLES + ROOT0 * PAGE
     # All three have something in the lower half.
-    assert None is find_kernel_root(memory, TABLES + ROOT1 * PAGE, frames)
+    assert None is find_kernel_root(memory, tiny(ROOT1), frames)
     low, ram.words[own // 8] = int(ram.words[own // 8]), 0
     try:
-        assert own == find_kernel_root(memory, TABLES + ROOT1 * PAGE, frames)
-        assert own == find_kernel_root(memory, own, frames)
+        assert own == find_kernel_root(memory, tiny(ROOT1), frames)
+        assert own == find_kernel_root(memory, at(own), frames)
         # It isn't the image's, or has another upper half.
-        assert None is find_kernel_root(memory, TABLES + ROOT1 * PAGE, frames[1:])
+        assert None is find_kernel_root(memory, tiny(ROOT1), frames[1:])
         ram.words[own // 8 + 511] += 0x1000
-        assert None is find_kernel_root(memory, TABLES + ROOT1 * PAGE, frames)
+        assert None is find_kernel_root(memory, tiny(ROOT1), frames)
         ram.words[own // 8 + 511] -= 0x1000
     finally:
         ram.words[own // 8] = low
     # A root that maps nothing there is nobody's.
-    assert None is find_kernel_root(memory, 0, frames)
+    assert None is find_kernel_root(memory, at(0), frames)

@@ -110,8 +110,8 @@ def test_other_tables_count_by_both_their_roots(ram):
 
 
 def test_a_users_root_is_known_by_what_it_shares(ram):
-    assert USER == find_user_root(Segments([(0, ram.bytes)]), KERNEL)
-    assert None is find_user_root(Segments([(0, ram.bytes)]), USER)
+    assert USER == find_user_root(Segments([(0, ram.bytes)]), CONTEXT)
+    assert None is find_user_root(Segments([(0, ram.bytes)]), replace(CONTEXT, cr3=USER))
     # Nothing in the upper half; another table in the lower one; another place in the upper one.
     for at, value in (
         (USER + 8 * 511, 0),
@@ -122,11 +122,13 @@ def test_a_users_root_is_known_by_what_it_shares(ram):
         (DIRECTORY + 8 * 511, 0x83),
     ):
         was, ram.words[at // 8] = int(ram.words[at // 8]), value
-        assert None is find_user_root(Segments([(0, ram.bytes)]), KERNEL)
+        assert None is find_user_root(Segments([(0, ram.bytes)]), CONTEXT)
         ram.words[at // 8] = was
-    assert USER == find_user_root(Segments([(0, ram.bytes)]), KERNEL)
+    assert USER == find_user_root(Segments([(0, ram.bytes)]), CONTEXT)
 
 
 def test_a_root_at_the_end_of_memory_has_no_other(ram):
     ram.write(RAM - 2 * PAGE, ram.read(KERNEL, PAGE))
-    assert None is find_user_root(Segments([(0, ram.bytes[:-PAGE])]), RAM - 2 * PAGE)
+    assert None is find_user_root(
+        Segments([(0, ram.bytes[:-PAGE])]), replace(CONTEXT, cr3=RAM - 2 * PAGE)
+    )
