@@ -26,7 +26,14 @@ from crosswalk.walker.second_level import (
 from crosswalk.walker.spaces import AnyGroup, groups_of
 from crosswalk.walker.tables import entries_with, invalid_roots
 
-__all__ = ["Reason", "Unfollowed", "UnfollowedEntry", "unfollowed"]
+__all__ = [
+    "PresentEntries",
+    "Reason",
+    "Unfollowed",
+    "UnfollowedEntry",
+    "present_in_tables",
+    "unfollowed",
+]
 
 _BLOCK = 512
 # Children of many tables are merged from time to time, so that the rows kept are those of
@@ -101,10 +108,17 @@ class Unfollowed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """The present entries of some tables of one level."""
+class PresentEntries:
+    """The n present entries of some tables of one level, table by table.
+
+    `table` int[n] are the rows of their tables; `va` uint64[n] the lowest address in index space
+    that each translates, `pa` its own address, `entry` its value. `leaf`, `reserved` and `outside`
+    bool[n] say whether it maps a page, sets a reserved bit, or refers to a table that isn't in
+    memory as a whole.
+    """
 
     level: int
+    table: NDArray[np.intp]
     va: U64
     pa: U64
     entry: U64
@@ -190,7 +204,9 @@ def unfollowed(
     return Unfollowed(outside, reserved, tuple(found), *others)
 
 
-def _blocks(memory: PhysicalMemory, group: AnyGroup[Space], tables: int | None) -> Iterator[_Block]:
+def _blocks(
+    memory: PhysicalMemory, group: AnyGroup[Space], tables: int | None
+) -> Iterator[PresentEntries]:
     """Yield the present entries of all distinct tables, from the roots down."""
     context = group.context
     frame, va = np.sort(group.roots), np.zeros(len(group.roots), np.uint64)
@@ -198,7 +214,9 @@ def _blocks(memory: PhysicalMemory, group: AnyGroup[Space], tables: int | None) 
     for level in range(context.levels, 0, -1):
         below = [(frame[:0], va[:0])]
         for at in range(0, len(frame), _BLOCK):
-            block = _present(memory, context, level, frame[at : at + _BLOCK], va[at : at + _BLOCK])
+            block = present_in_tables(
+                memory, context, level, frame[at : at + _BLOCK], va[at : at + _BLOCK]
+            )
             yield block
             below.append(block.down(context, barred if level == context.levels else None))
             if sum(len(each) for each, _ in below[1:]) > _MERGED:
@@ -206,9 +224,13 @@ def _blocks(memory: PhysicalMemory, group: AnyGroup[Space], tables: int | None) 
         frame, va = (column[:tables] for column in _merged(below))
 
 
-def _present(
+def present_in_tables(
     memory: PhysicalMemory, context: TableContext, level: int, frame: U64, va: U64
-) -> _Block:
+) -> PresentEntries:
+    """Return the present entries of tables at `frame`, uint64[n], of one level.
+
+    `va` uint64[n] are the addresses in index space that the tables' first bytes translate.
+    """
     form = table_level(context, level)
     table, index, entry = entries_with(memory, form, frame, present_bits(form))
     leaf, reserved = classify(context, level, entry)
@@ -218,8 +240,9 @@ def _present(
     )
     outside = np.zeros(len(entry), np.bool_)
     outside[followed] = ~memory.backed(target)[inverse]
-    return _Block(
+    return PresentEntries(
         level,
+        table,
         va[table] + (index << np.uint64(form.shift)),
         frame[table] + index * np.uint64(form.entry_size),
         entry,

@@ -26,7 +26,7 @@ from crosswalk.emu.report.expectations import (
     expectations_text,
     result_of,
 )
-from crosswalk.walker.context import CR4
+from crosswalk.walker.context import CR4, PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.expectations import (
     Outcome,
@@ -36,6 +36,7 @@ from crosswalk.walker.expectations import (
     judge,
     parse_expectations,
 )
+from crosswalk.walker.expectations.sentences import Flaw, NoEntries
 from crosswalk.walker.formats import Contents, Registers, Source
 from crosswalk.walker.formats.files import read_file, write_file
 from crosswalk.walker.formats.located_errors import one_line
@@ -59,6 +60,8 @@ __all__ = [
     "write_reports",
 ]
 
+_NARROW = 40
+"""The MAXPHYADDR that QEMU and many processors of 64 bits have: a narrow one of today."""
 _WORDS = {Outcome.HOLDS: "holds", Outcome.BROKEN: "is broken", Outcome.UNSAID: "can't be said"}
 
 
@@ -174,26 +177,35 @@ def judged(
 def _assumptions(
     source: Source, subject: Subject, sentences: Sequence[Sentence], outcomes: list[Outcome]
 ) -> dict[int, str]:
-    """Return by its number what a sentence would come to by bits of CR4 that nobody knows.
+    """Return by its number what a sentence would come to by what nobody knows of registers.
 
     CR4 is assumed without SMEP and SMAP; what else is assumed hides no mapping and no right.
+    Without a MAXPHYADDR no address bit is reserved, which matters to what is malformed.
     """
-    if not any(each.startswith("cr4 ") for each in source.assumed):
-        return {}
+    contexts = listed_contexts(subject.contexts)
     notes: dict[int, str] = {}
-    for bits, names in (CR4.SMEP, "SMEP"), (CR4.SMEP | CR4.SMAP, "SMEP and SMAP"):
-        contexts = [
-            replace(each, cr4=each.cr4 | bits) for each in listed_contexts(subject.contexts)
-        ]
-        others = judge(replace(subject, contexts=contexts), sentences)
-        for at, each in enumerate(others):
+
+    def note(others: Sequence[PagingContext], numbers: Sequence[int], why: str) -> None:
+        chosen = [sentences[at] for at in numbers]
+        for at, each in zip(numbers, judge(replace(subject, contexts=others), chosen), strict=True):
             if each.outcome is not outcomes[at]:
-                notes.setdefault(
-                    at,
-                    f"it {_WORDS[each.outcome]} with CR4.{names}, which {source.name} doesn't "
-                    "tell: give --cr4",
-                )
+                notes.setdefault(at, f"it {_WORDS[each.outcome]} with {why}")
+
+    every = range(len(sentences))
+    if any(each.startswith("cr4 ") for each in source.assumed):
+        for bits, names in (CR4.SMEP, "SMEP"), (CR4.SMEP | CR4.SMAP, "SMEP and SMAP"):
+            others = [replace(each, cr4=each.cr4 | bits) for each in contexts]
+            note(others, every, f"CR4.{names}, which {source.name} doesn't tell: give --cr4")
+    malformed = [at for at in every if _is_of_malformed(sentences[at])]
+    if malformed and not source.width_known:
+        others = [replace(each, maxphyaddr=_NARROW) for each in contexts]
+        why = f"a MAXPHYADDR of {_NARROW}, which {source.name} doesn't tell: give --maxphyaddr"
+        note(others, malformed, why)
     return notes
+
+
+def _is_of_malformed(sentence: Sentence) -> bool:
+    return isinstance(sentence.claim, NoEntries) and sentence.claim.flaw is Flaw.MALFORMED
 
 
 def judged_machine(

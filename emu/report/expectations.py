@@ -12,7 +12,9 @@ import numpy as np
 from crosswalk.emu.report.annotations import annotation
 from crosswalk.emu.report.junit import clean
 from crosswalk.emu.report.text import count_text, range_text
-from crosswalk.walker.expectations import Evidence, Judged, Outcome
+from crosswalk.walker.entry import FORMATS
+from crosswalk.walker.expectations import Evidence, FlawedEntry, Judged, Outcome
+from crosswalk.walker.expectations.sentences import Flaw, NoEntries
 from crosswalk.walker.symbols import Names
 
 __all__ = [
@@ -32,10 +34,13 @@ _WORDS = {Outcome.HOLDS: "holds", Outcome.BROKEN: "BROKEN", Outcome.UNSAID: "can
 _WIDTH = max(map(len, _WORDS.values()))
 _CLASS = "crosswalk.expect"
 
+_Labels = tuple[str | None, str | None]
+"""The names of the region and the symbol that an address is in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a sentence came to, with the region and symbol of each evidence.
+    """What a sentence came to, with the region and symbol of each evidence or entry.
 
     `named` says that address spaces are named by their roots. `assumption` says with which bits
     of a register that isn't known it would come to something else; `point` where in a boot this
@@ -43,7 +48,7 @@ class Result:
     """
 
     judged: Judged
-    labels: tuple[tuple[str | None, str | None], ...] = ()
+    labels: tuple[_Labels, ...] = ()
     named: bool = False
     assumption: str = ""
     point: str = ""
@@ -59,8 +64,27 @@ class Result:
         """Why, in words; empty where it simply holds."""
         found = self.judged
         if found.outcome is Outcome.BROKEN and not found.reason and found.count is not None:
+            if self.of_entries:
+                return f"{found.count:,} entr{'y' if found.count == 1 else 'ies'}"
             return count_text(found.count, "mapping")
         return found.reason
+
+    @property
+    def evidence(self) -> Iterator[tuple[Evidence, _Labels]]:
+        """The mappings that break it, with their labels."""
+        labels = self.labels[: len(self.judged.evidence)]
+        yield from zip(self.judged.evidence, labels, strict=True)
+
+    @property
+    def entries(self) -> Iterator[tuple[FlawedEntry, _Labels]]:
+        """The entries that break it, with their labels."""
+        labels = self.labels[len(self.judged.evidence) :]
+        yield from zip(self.judged.entries, labels, strict=True)
+
+    @property
+    def of_entries(self) -> bool:
+        """Whether what breaks it are entries, and not mappings."""
+        return isinstance(self.judged.sentence.claim, NoEntries)
 
     @property
     def text(self) -> str:
@@ -72,7 +96,8 @@ def result_of(
     judged: Judged, names: Names, *, named: bool, assumption: str = "", every: bool = False
 ) -> Result:
     """Return a result with what its mappings are called."""
-    va = np.array([each.range.va for each in judged.evidence], np.uint64)
+    found = [each.range.va for each in judged.evidence] + [each.va for each in judged.entries]
+    va = np.array(found, np.uint64)
     labels = zip(names.region_texts(va), names.symbol_texts(va), strict=True)
     return Result(judged, tuple(labels), named, assumption, every=every)
 
@@ -110,22 +135,19 @@ def expectation_lines(results: Iterable[Result]) -> Iterator[str]:
 
 
 def detail_lines(result: Result, how: str = " (--verbose names all)") -> Iterator[str]:
-    """Yield the mappings that break a sentence, and what it depends on."""
-    for evidence, labels in zip(result.judged.evidence, result.labels, strict=True):
+    """Yield the mappings or entries that break a sentence, and what it depends on."""
+    for evidence, labels in result.evidence:
         yield _evidence_text(evidence, labels, named=result.named)
+    for entry, labels in result.entries:
+        yield _entry_text(entry, labels, named=result.named)
     if result.judged.more:
         yield f"… and more{'' if result.every else how}"
     if result.assumption:
         yield result.assumption
 
 
-def _evidence_text(
-    evidence: Evidence, labels: tuple[str | None, str | None], *, named: bool
-) -> str:
-    text = range_text(evidence.range)
-    called = ": ".join(each for each in labels if each)
-    if called:
-        text += f"  {called}"
+def _evidence_text(evidence: Evidence, labels: _Labels, *, named: bool) -> str:
+    text = range_text(evidence.range) + _called(labels)
     if evidence.note:
         text += f"; {evidence.note}"
     if named:
@@ -133,6 +155,27 @@ def _evidence_text(
         if evidence.roots > 1:
             text += f" and {count_text(evidence.roots - 1, 'other')}"
     return text
+
+
+def _entry_text(entry: FlawedEntry, labels: _Labels, *, named: bool) -> str:
+    name = FORMATS[entry.context.mode][entry.level].entry
+    text = f"{name} at {entry.pa:#x} = {entry.entry:#x}, va {entry.va:#x}: {_flaw_text(entry)}"
+    text += _called(labels)
+    return f"{text}; root {entry.context.root:#x}" if named else text
+
+
+def _flaw_text(entry: FlawedEntry) -> str:
+    if entry.flaw is Flaw.TABLE_OUTSIDE:
+        return "its table lies outside RAM"
+    if entry.flaw is Flaw.PAGE_OUTSIDE:
+        return "its page lies outside RAM"
+    bits = [str(bit) for bit in reversed(range(64)) if entry.reserved >> bit & 1]
+    return f"sets reserved bit{'s' if len(bits) > 1 else ''} {', '.join(bits)}"
+
+
+def _called(labels: _Labels) -> str:
+    called = ": ".join(each for each in labels if each)
+    return f"  {called}" if called else ""
 
 
 class RightsJson(msgspec.Struct):
@@ -162,11 +205,29 @@ class EvidenceJson(msgspec.Struct, omit_defaults=True):
     change: str | None = None
 
 
+class EntryJson(msgspec.Struct, omit_defaults=True):
+    """An entry that breaks a sentence about entries: its table's level, its address, its value.
+
+    `va` is the lowest linear address found that it translates; `reserved_bits` are those that it
+    sets.
+    """
+
+    level: int
+    pa: str
+    entry: str
+    va: str
+    reserved_bits: str | None = None
+    root: str | None = None
+    region: str | None = None
+    symbol: str | None = None
+
+
 class SentenceJson(msgspec.Struct, omit_defaults=True):
     """A sentence, where it stands, and what it came to.
 
     `mappings` is how many break it, where they are counted; `first` are the first of them, or
-    all, and `more` says that there are others.
+    all, and `more` says that there are others. `entries` and `first_entries` are the same of a
+    sentence about entries.
     """
 
     text: str
@@ -179,6 +240,8 @@ class SentenceJson(msgspec.Struct, omit_defaults=True):
     mappings: int | None = None
     first: list[EvidenceJson] = []
     more: bool = False
+    entries: int | None = None
+    first_entries: list[EntryJson] = []
 
 
 class ExpectationsJson(msgspec.Struct):
@@ -213,18 +276,15 @@ def _sentence(result: Result) -> SentenceJson:
         point=result.point or None,
         reason=result.reason or None,
         assumption=result.assumption or None,
-        mappings=judged.count,
-        first=[
-            _evidence(evidence, labels, named=result.named)
-            for evidence, labels in zip(judged.evidence, result.labels, strict=True)
-        ],
+        mappings=None if result.of_entries else judged.count,
+        first=[_evidence(*each, named=result.named) for each in result.evidence],
         more=judged.more,
+        entries=judged.count if result.of_entries else None,
+        first_entries=[_entry(*each, named=result.named) for each in result.entries],
     )
 
 
-def _evidence(
-    evidence: Evidence, labels: tuple[str | None, str | None], *, named: bool
-) -> EvidenceJson:
+def _evidence(evidence: Evidence, labels: _Labels, *, named: bool) -> EvidenceJson:
     found = evidence.range
     region, symbol = labels
     return EvidenceJson(
@@ -240,6 +300,20 @@ def _evidence(
         region=region,
         symbol=symbol,
         change=evidence.note or None,
+    )
+
+
+def _entry(found: FlawedEntry, labels: _Labels, *, named: bool) -> EntryJson:
+    region, symbol = labels
+    return EntryJson(
+        level=found.level,
+        pa=hex(found.pa),
+        entry=hex(found.entry),
+        va=hex(found.va),
+        reserved_bits=hex(found.reserved) if found.reserved else None,
+        root=hex(found.context.root) if named else None,
+        region=region,
+        symbol=symbol,
     )
 
 

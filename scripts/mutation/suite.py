@@ -21,6 +21,7 @@ MODULES = ("translate", "linear", "bulk", "entry", "tables", "rights", NESTED)
 
 _EPT = ("nested/test_ept", "nested/test_ept_translate", "nested/test_ept_naive")
 _TESTED = {
+    "expectations.flaws": ("expectations/test_flaws",),
     "expectations.judgement": ("expectations/test_judge",),
     "mapped_tables": ("test_mapped_tables",),
     "nested.context": ("nested/test_context",),

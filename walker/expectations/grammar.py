@@ -7,6 +7,7 @@
     only TARGETS ABILITY [for PRIVILEGE]         at most N mappings [in TARGETS]
     frames [of TARGETS] never ABILITY [by PRIVILEGE]
     tables never ABILITY [by PRIVILEGE]
+    no malformed entries [in TARGETS]        no tables | mappings outside RAM [in TARGETS]
     [TARGETS] unchanged since POINT
 
 TARGETS are addresses or names, with commas between them.
@@ -21,10 +22,12 @@ from crosswalk.walker.expectations.sentences import (
     Ability,
     AtMost,
     Claim,
+    Flaw,
     FramesNever,
     Is,
     Mapped,
     Never,
+    NoEntries,
     Only,
     Privilege,
     Sentence,
@@ -49,6 +52,12 @@ _LOOKS_LIKE_RANGE = re.compile(r"[0-9]")
 _RIGHTS = re.compile(r"[r-][w-][x-]")
 _ABILITIES = tuple(Ability)
 _KEYWORDS = ("no", "guard", "all", "only", "at", "frames", "tables", "unchanged")
+_FLAWS = {
+    "malformed": (Flaw.MALFORMED, ("entries",)),
+    "tables": (Flaw.TABLE_OUTSIDE, ("outside", "RAM")),
+    "mappings": (Flaw.PAGE_OUTSIDE, ("outside", "RAM")),
+}
+"""What follows `no`, and the words behind it."""
 _PLAIN = re.compile(r'[^\s,"#0-9-][^\s,"]*')
 
 
@@ -161,7 +170,12 @@ class _Line:
         return Is(targets, rights, self._privilege() or Privilege.SUPERVISOR)
 
     def _no(self) -> Claim:
-        what = self._word("wx", "user")
+        what = self._word("wx", "user", *_FLAWS)
+        if what in _FLAWS:
+            flaw, words = _FLAWS[what]
+            for word in words:
+                self._word(word)
+            return NoEntries(self._in_targets(), flaw)
         targets = self._in_targets()
         if what == "user":
             return Never(targets, Ability.ACCESSIBLE, Privilege.USER, mapped=False)

@@ -15,14 +15,17 @@ import numpy as np
 from crosswalk.walker.aliases import MAX_QUERIES, Aliases, AliasQuery
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.expectations.changes import Snapshot, differences
+from crosswalk.walker.expectations.flaws import FlawedEntry, flawed_entries
 from crosswalk.walker.expectations.search import EVERYTHING, Found, Rule, Search, Span
 from crosswalk.walker.expectations.sentences import (
     Ability,
     AtMost,
+    Flaw,
     FramesNever,
     Is,
     Mapped,
     Never,
+    NoEntries,
     Only,
     Privilege,
     Sentence,
@@ -79,8 +82,9 @@ class Judged:
     """A sentence and what it comes to.
 
     `reason` says why, where it doesn't simply hold. Of a broken one, `count` is the number of
-    mappings that break it, None where they aren't counted; `evidence` are the first of them, or
-    all, and `more` says that there are others, or that some frames weren't looked up.
+    mappings that break it, or of entries, None where they aren't counted; `evidence` or `entries`
+    are the first of them, or all, and `more` says that there are others, or that some frames
+    weren't looked up.
     """
 
     sentence: Sentence
@@ -89,6 +93,7 @@ class Judged:
     count: int | None = None
     evidence: tuple[Evidence, ...] = ()
     more: bool = False
+    entries: tuple[FlawedEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,7 @@ class _Judge:
             Only: self._only,
             FramesNever: self._frames_never,
             TablesNever: self._tables_never,
+            NoEntries: self._no_entries,
             AtMost: self._at_most,
             Unchanged: self._unchanged,
         }
@@ -203,6 +209,20 @@ class _Judge:
         if count > claim.count:
             return self._broken(sentence, spans, EVERYTHING, f"{count:,} mappings")
         return self._holds(sentence, spans)
+
+    def _no_entries(self, sentence: Sentence, claim: NoEntries) -> Judged:
+        spans = [(0, TOP)] if claim.targets is None else self._spans(claim.targets)
+        if not len(table_frames(self._subject.memory, self._contexts)):
+            raise _Unsaid("no table is in memory")
+        found = flawed_entries(self._subject.memory, self._contexts, spans, claim.flaw)
+        if not len(found):
+            return self._holds(sentence, spans)
+        first = tuple(islice(found, _MANY if self._every else SHOWN))
+        if claim.flaw is not Flaw.MALFORMED and not self._subject.complete:
+            # It may be in RAM that the memory at hand lacks.
+            return self._holds(sentence, spans, _away(first[0]))
+        more = len(first) < len(found)
+        return Judged(sentence, Outcome.BROKEN, "", len(found), (), more, first)
 
     def _without(
         self, sentence: Sentence, spans: Sequence[Span], wrong: Rule, needed: Targets = ()
@@ -323,14 +343,14 @@ class _Judge:
         evidence, more = self._shown(Evidence(context, 1, *each) for each in found.ranges)
         return Judged(sentence, Outcome.BROKEN, reason, None, evidence, more)
 
-    def _holds(self, sentence: Sentence, spans: Sequence[Span] = ()) -> Judged:
+    def _holds(self, sentence: Sentence, spans: Sequence[Span] = (), lacking: str = "") -> Judged:
         """Return that a sentence about these ranges holds; raise `_Unsaid` where that is in doubt.
 
-        With `partial` it holds with the doubt as its reason.
+        With `partial` it holds with the doubt as its reason. `lacking` is one that is known.
         """
         subject = self._subject
         doubt = subject.doubt or (subject.doubt_of_all if sentence.of_all else "")
-        doubt = doubt or self._lacking(spans)
+        doubt = doubt or lacking or self._lacking(spans)
         if not doubt:
             return Judged(sentence, Outcome.HOLDS)
         if not subject.partial:
@@ -340,7 +360,7 @@ class _Judge:
     def _lacking(self, spans: Sequence[Span]) -> str:
         """Return which table of these ranges isn't in memory, but might be; "" for none."""
         outside = None if self._subject.complete else self._search.outside(spans)
-        return "" if outside is None else f"the table for {outside:#x} is not in memory"
+        return "" if outside is None else _table_away(outside)
 
     def _found(self, target: Target) -> list[Span]:
         """Return the ranges that a target names, as they come.
@@ -376,6 +396,17 @@ class _Judge:
             if not self._search.any(spans):
                 lacking = self._lacking(spans)
                 raise _Unsaid(lacking or f"nothing is mapped in {one_line(target.text)}")
+
+
+def _away(entry: FlawedEntry) -> str:
+    """Return that what an entry leads to isn't in memory."""
+    if entry.flaw is Flaw.TABLE_OUTSIDE:
+        return _table_away(entry.va)
+    return f"the page at {entry.va:#x} is not in memory"
+
+
+def _table_away(va: int) -> str:
+    return f"the table for {va:#x} is not in memory"
 
 
 def rule_of(ability: Ability, privilege: Privilege | None) -> Rule:

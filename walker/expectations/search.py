@@ -26,7 +26,7 @@ from crosswalk.walker.rights import GRANTS, rights_table
 from crosswalk.walker.spaces import Contexts, SpaceGroup, groups_of, shared_slots
 from crosswalk.walker.states import BLOCK, expand_states, keys_of, states_by_level
 
-__all__ = ["EVERYTHING", "Found", "Rule", "Search", "Span"]
+__all__ = ["EVERYTHING", "Found", "Rule", "Search", "Span", "indexed"]
 
 Span = tuple[int, int]
 """Linear addresses [start, end)."""
@@ -107,6 +107,20 @@ class Search:
                     return None
                 furthest = max(furthest, hole)
         return furthest
+
+
+def indexed(context: PagingContext, spans: Sequence[Span]) -> list[Span]:
+    """Return ranges of linear addresses as those of the index space, in order."""
+    bits = context.va_bits
+    if not context.mode.long:
+        pieces = [(start, min(end, 1 << bits)) for start, end in spans]
+    else:
+        half = 1 << bits - 1
+        above = TOP - 2 * half
+        low = [(start, min(end, half)) for start, end in spans]
+        high = [(max(start - above, half), end - above) for start, end in spans]
+        pieces = low + high
+    return [(lo, hi) for lo, hi in pieces if lo < hi]
 
 
 def _joined(edges: U64) -> Frames:
@@ -191,12 +205,12 @@ class _Group:
 
         Not where the root leads to no such grant, or has nothing there that none before it has.
         """
-        indexed = self._indexed(spans)
+        ranges = indexed(self._context, spans)
         for row, root in enumerate(self._roots):
             if not self._below(root) & bits:
                 continue
             after = 0
-            for lo, hi in indexed:
+            for lo, hi in ranges:
                 if self._shared[row, lo >> self._top.shift : (hi - 1 >> self._top.shift) + 1].any():
                     yield row, lo, hi, after
                 after = hi
@@ -232,14 +246,14 @@ class _Group:
 
     def translates(self, span: Span) -> bool:
         """Return whether a range has an address that a table could translate."""
-        return bool(self._indexed([span]))
+        return bool(indexed(self._context, [span]))
 
     def holes(self, span: Span) -> Iterator[int | None]:
         """Yield for each root the first address in the range that it doesn't map, or None."""
-        indexed = self._indexed([span])
+        ranges = indexed(self._context, [span])
         gap = self._not_canonical(span)
         for root in self._roots:
-            holes = (self._hole(root, *each) for each in indexed)
+            holes = (self._hole(root, *each) for each in ranges)
             hole = next((it for it in holes if it is not None), None)
             found = [] if gap is None else [gap]
             if hole is not None:
@@ -253,19 +267,6 @@ class _Group:
         high = TOP - low if self._context.mode.long else TOP
         first = max(span[0], low)
         return first if first < min(span[1], high) else None
-
-    def _indexed(self, spans: Sequence[Span]) -> list[Span]:
-        """Return ranges of linear addresses as those of the index space, in order."""
-        bits = self._context.va_bits
-        if not self._context.mode.long:
-            pieces = [(start, min(end, 1 << bits)) for start, end in spans]
-        else:
-            half = 1 << bits - 1
-            above = TOP - 2 * half
-            low = [(start, min(end, half)) for start, end in spans]
-            high = [(max(start - above, half), end - above) for start, end in spans]
-            pieces = low + high
-        return [(lo, hi) for lo, hi in pieces if lo < hi]
 
     def _grants(self, rule: Rule) -> int:
         """Return the grants that leave such rights, as bits."""

@@ -9,10 +9,12 @@ __all__ = [
     "Ability",
     "AtMost",
     "Claim",
+    "Flaw",
     "FramesNever",
     "Is",
     "Mapped",
     "Never",
+    "NoEntries",
     "Only",
     "Privilege",
     "Sentence",
@@ -146,6 +148,25 @@ class TablesNever:
     privilege: Privilege | None
 
 
+class Flaw(StrEnum):
+    """What may be wrong with a present entry, whatever rights it leaves."""
+
+    MALFORMED = "malformed"
+    """It sets a reserved bit, or PS where no page can be."""
+    TABLE_OUTSIDE = "table-outside"
+    """It refers to a table that isn't in RAM as a whole."""
+    PAGE_OUTSIDE = "page-outside"
+    """It maps a page that isn't in RAM as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoEntries:
+    """No present entry there has this flaw; in all of the address spaces, without targets."""
+
+    targets: Targets | None
+    flaw: Flaw
+
+
 @dataclass(frozen=True, slots=True)
 class AtMost:
     """No more mappings are there; in all of the address spaces, without targets."""
@@ -171,6 +192,7 @@ Claim = (
     | Only
     | FramesNever
     | TablesNever
+    | NoEntries
     | AtMost
     | Unchanged
 )

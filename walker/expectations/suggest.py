@@ -20,26 +20,39 @@ from crosswalk.walker.symbols import Names, Spans
 
 __all__ = ["suggested"]
 
-_STACK = "stack"
+_STACK, _GUARD = "stack", "guard"
 _RIGHTS = np.arange(64)
 
 
 def suggested(memory: PhysicalMemory, contexts: Contexts, names: Names) -> Iterator[list[str]]:
     """Yield sentences in paragraphs: of everything, then of each region and section in order.
 
-    What is not mapped has none.
+    What is not mapped has none, unless its name says that it is a guard; last come symbols that
+    are such guards.
     """
     search = Search(memory, contexts)
-    called = [*_called(names.regions, ()), *_called(names.sections, names.regions)]
-    mapped = [(name, spans) for name, spans in called if search.any(spans)]
-    yield list(_of_everything(listed_contexts(contexts), search, mapped))
-    for name, spans in mapped:
-        yield list(_of_region(search, name, spans))
+    called = [*_called(names.regions), *_called(names.sections, names.regions)]
+    mapped = {name: search.any(spans) for name, spans in called}
+    there = [(name, spans) for name, spans in called if mapped[name]]
+    yield list(_of_everything(listed_contexts(contexts), search, there))
+    for name, spans in called:
+        if mapped[name]:
+            yield list(_of_region(search, name, spans))
+        elif _is_guard(search, name, spans):
+            yield [f"{quoted(name)} is unmapped"]
+    symbols = _called(names.symbols, names.regions, names.sections)
+    guards = [(name, spans) for name, spans in symbols if _is_guard(search, name, spans)]
+    yield [f"{quoted(name)} is unmapped" for name, spans in guards if not search.any(spans)]
 
 
-def _called(spans: Spans, before: Spans | tuple[()]) -> Iterator[tuple[str, list[Span]]]:
+def _is_guard(search: Search, name: str, spans: list[Span]) -> bool:
+    """Return whether a name says that nothing is to be mapped there, where anything could be."""
+    return _GUARD in name.lower() and any(map(search.translates, spans))
+
+
+def _called(spans: Spans, *before: Spans) -> Iterator[tuple[str, list[Span]]]:
     """Yield each name of some spans that a sentence can name, and where it is."""
-    taken = {before.names[row] for row in range(len(before))} if before else set()
+    taken = {each.names[row] for each in before for row in range(len(each))}
     found: dict[str, list[Span]] = {}
     for row in range(len(spans)):
         name = spans.names[row]
@@ -60,6 +73,8 @@ def _of_everything(
     yield "guard 0x0-0x1000 unmapped"
     yield "tables never writable by user"
     yield "tables never executable"
+    yield "no malformed entries"
+    yield "no tables outside RAM"
     executable = rule_of(Ability.EXECUTABLE, Privilege.SUPERVISOR)
     inside = [quoted(name) for name, spans in mapped if search.any(spans, executable)]
     if inside:

@@ -1,5 +1,6 @@
 """--expect: verdicts, statuses and reports of every command that takes it; `expect new`."""
 
+import json
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -12,6 +13,7 @@ from tests.emu.case_files import LINUX_CASE
 from tests.emu.cli.running import refused
 from tests.emu.load.linux.kernels import talking, vmlinux
 from tests.tables import KIB4, OPEN, RW, XD, A, P, PageTables, context
+from tests.walker.symbols.kernel_elf import ALLOC, GLOBAL, NOBITS, OBJECT, kernel_elf
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "examples" / "kernel-ci"
 OUTSIDE = 0x1234_0000
@@ -122,7 +124,7 @@ def test_reports_are_of_sentences_and_the_same_each_time(run, case, expect, tmp_
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        ("no w", "--expect:4: expected wx or user, found w"),
+        ("no w", "--expect:4: expected wx, user, malformed, tables or mappings, found w"),
         (
             "missing",
             "missing: no such file or directory (--expect takes a sentence if a space is in",
@@ -135,7 +137,9 @@ def test_what_is_no_sentence_and_no_file_is_refused(run, case, value, error):
 
 def test_an_error_in_a_file_has_its_line(run, case, expect, tmp_path):
     path = expect("no wx", "no", "guard x unmapped")
-    assert f"{path}:2:3: expected wx or user" in refused(run("check", LINUX_CASE, "--expect", path))
+    assert f"{path}:2:3: expected wx, user, malformed, tables or mappings" in refused(
+        run("check", LINUX_CASE, "--expect", path)
+    )
     (tmp_path / "binary").write_bytes(b"no wx\n\xff")
     ran = run("walk", case(kernel()), "--expect", tmp_path / "binary")
     assert "byte 0x6 is no UTF-8" in refused(ran)
@@ -221,6 +225,57 @@ def test_what_depends_on_an_assumption_says_so(run, raw):
     assert "SMEP" not in run(*given, "--cr4", "0x20").out
 
 
+def test_what_depends_on_the_width_that_is_assumed_says_so(run, raw):
+    tables = kernel().map(0x70_0000, 1 << 45, OPEN)
+    text = "no malformed entries"
+    given = ("walk", raw(tables), "--cr3", "0x1000", "--cr4", "0x20", "--expect", text)
+    ran = run(*given)
+    assert 0 == ran.status
+    assert "  it is broken with a MAXPHYADDR of 40, which " in ran.out
+    assert "tell: give --maxphyaddr\n" in ran.out
+    assert "MAXPHYADDR" not in run(*given, "--maxphyaddr", "46").out
+    ran = run(*given, "--maxphyaddr", "40")
+    assert (1, True) == (ran.status, ", va 0x700000: sets reserved bit 45\n" in ran.out)
+    # What else a narrower CPU would make of these tables is no part of other sentences.
+    assert "MAXPHYADDR" not in run(*given[:-1], "no user in 0x700000").out
+
+
+def test_a_sentence_about_entries_names_those_that_break_it(run, case, expect, tmp_path):
+    tables = kernel().change(0x40_0000, 4, add=1 << 7).change(0xFFFF_8000_0000_0000, add=1 << 51)
+    path, report = (
+        expect("no malformed entries", "no malformed entries in 0x400000-0x800000"),
+        (tmp_path / "junit.xml"),
+    )
+    given = ("walk", case(tables), "--expect", path, "--junit", report, "--github")
+    ran = run(*given)
+    upper = tables.entry_pa(0xFFFF_8000_0000_0000)
+    lines = [
+        f"PML4E at 0x1000 = {tables.entries[0x1000]:#x}, va 0x0: sets reserved bit 7",
+        f"PTE at {upper:#x} = 0x8000000008021, va 0xffff800000000000: sets reserved bit 51",
+    ]
+    assert [
+        "BROKEN         no malformed entries: 2 entries",
+        *(f"  {line}" for line in lines),
+        "BROKEN         no malformed entries in 0x400000-0x800000: 1 entry",
+        f"  {lines[0]}",
+        "verdict: 2 of 2 expectations broken",
+    ] == ran.out.splitlines()[:-1]
+    assert f"::BROKEN: 1 entry%0A{lines[0]}" in ran.err
+    failure = ET.parse(report).getroot()[0][0]  # noqa: S314  # Our own.
+    assert ("failure", "BROKEN: 2 entries") == (failure.tag, failure.get("message"))
+    assert "\n".join(lines) == failure.text
+    document = run(*given, "--json").document
+    first = document["sentences"][0]
+    assert (2, None, None) == (first["entries"], first.get("mappings"), first.get("first"))
+    pml4e, pte = first["first_entries"]
+    assert {"level": 4, "pa": "0x1000", "va": "0x0", "reserved_bits": "0x80"} == {
+        name: pml4e[name] for name in ("level", "pa", "va", "reserved_bits")
+    }
+    assert (1, "0x8000000008021") == (pte["level"], pte["entry"])
+    known = {name: document[name] for name in ("format", "sentences", "holds", "broken", "unsaid")}
+    msgspec.convert(known, ExpectationsJson)
+
+
 def test_roots_are_named_where_there_are_several(run, case):
     tables = kernel()
     other = 0xC000
@@ -229,6 +284,11 @@ def test_roots_are_named_where_there_are_several(run, case):
             tables.entries[other + 8 * slot] = tables.entries[tables.root + 8 * slot]
     ran = run("walk", case(tables), "--roots", f"0x1000,{other:#x}", "--expect", "no user")
     assert "; root 0x1000 and 1 other\n" in ran.out
+    tables.change(0x40_0000, add=1 << 51)
+    both = ("--roots", f"0x1000,{other:#x}", "--expect", "no malformed entries")
+    assert (
+        "va 0x400000: sets reserved bit 51; root 0x1000\n" in run("walk", case(tables), *both).out
+    )
 
 
 def test_check_ends_with_the_worse_of_both(run, case, tmp_path):
@@ -338,11 +398,37 @@ def test_expect_new_says_what_breaks_what_does_not_hold(run, case):
     assert "\nguard 0x0-0x1000 unmapped\n" in out
 
 
+def test_expect_new_writes_that_guards_stay_unmapped(run, case, tmp_path):
+    sections = [(b".text", 0xFFFF_8000_0000_0000, KIB4, ALLOC)]
+    sections += [(b".stack_guard", 0xFFFF_8000_0000_2000, KIB4, ALLOC, NOBITS)]
+    sections += [(b".unused", 0xFFFF_8000_0000_5000, KIB4, ALLOC, NOBITS)]
+    symbols = [
+        (b"guard_of_data", 0xFFFF_8000_0000_4000, KIB4, GLOBAL, OBJECT, 2),
+        (b"guarded", 0xFFFF_8000_0000_0000, KIB4, GLOBAL, OBJECT, 1),
+        (b"other", 0xFFFF_8000_0000_5000, KIB4, GLOBAL, OBJECT, 3),
+    ]
+    path = tmp_path / "kernel.elf"
+    path.write_bytes(kernel_elf(sections, symbols))
+    out = run("expect", "new", case(kernel()), "--symbols", path).out
+    lines = [line for line in out.splitlines() if line.endswith("is unmapped")]
+    assert [".stack_guard is unmapped", "guard_of_data is unmapped"] == lines
+    # A guard that is mapped is no guard, and has its rights.
+    tables = kernel().map(0xFFFF_8000_0000_2000, 0xB000, P | A, upper=P | RW | A)
+    out = run("expect", "new", case(tables), "--symbols", path).out
+    assert "\n.stack_guard is r-x\n" in out
+    assert ".stack_guard is unmapped" not in out
+
+
 def test_expect_new_says_what_breaks_everything_where_nothing_holds(run, tmp_path):
-    path = Path(__file__).resolve().parents[2] / "cases" / "shared" / "recursive.json"
+    recursive = Path(__file__).resolve().parents[2] / "cases" / "shared" / "recursive.json"
+    document = json.loads(recursive.read_text())
+    # In the root, which is a table of each level, a reserved bit, and an entry that leads nowhere.
+    document["entries"] |= {"0x1100": "0x8000000002003", "0x1108": "0x8000000012340001"}
+    path = tmp_path / "recursive.json"
+    path.write_text(json.dumps(document))
     ran = run("expect", "new", path, "-o", tmp_path / "new.expect")
     assert (0, "") == (ran.status, ran.out)
-    assert "no expectation holds, of 6: each stands behind a #, with the reason\n" in ran.err
+    assert "no expectation holds, of 8: each stands behind a #, with the reason\n" in ran.err
     lines = (tmp_path / "new.expect").read_text().splitlines()
     assert "# no wx   # BROKEN: 122 mappings" in lines
     assert all(line.startswith("#") for line in lines if line)

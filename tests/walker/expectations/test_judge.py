@@ -75,6 +75,11 @@ def page(va, pa, flags=P | A | RW | XD):
     return Plant(lambda tables: tables.map(va, pa, flags, upper=UPPER if va >> 63 else OPEN), va)
 
 
+def outside(tables, va):
+    """Let the PDE of an address refer to a table that isn't in memory."""
+    tables.entries[tables.entry_pa(va, 2)] = 0x7F00_0000 | OPEN
+
+
 WRITES_TEXT = page(DIRECT + TEXT_PA, TEXT_PA)
 DIRECT_MAP, WRITABLE = '"direct map"', '.data, stacks, "direct map", 0x600000+0x1000'
 SENTENCES = [
@@ -112,6 +117,12 @@ SENTENCES = [
     ("tables never writable by user", page(0x70_0000, 0x1000, OPEN | A | XD), None),
     ("tables never executable", page(0x70_0000, 0x2000, P | US | A), None),
     ("at most 2 mappings in 0xffffc90000000000+0x10000", page(STACK - KIB4, 0), STACK),
+    ("no malformed entries", entry(TEXT, add=1 << 51), EMPTY),
+    ("no malformed entries in .text", entry(TEXT + KIB4, add=1 << 51), TEXT),
+    ("no tables outside RAM", Plant(lambda it: outside(it, UTEXT), UTEXT & -MIB2), EMPTY),
+    ("no tables outside RAM in .data", Plant(lambda it: outside(it, DATA), DATA), DATA),
+    ("no mappings outside RAM", entry(STACK, add=1 << 24), EMPTY),
+    ("no mappings outside RAM in .data", entry(DATA, add=1 << 24), DATA),
     ("at most 32 mappings", page(0x70_0000, 0x20_0000), EMPTY),
 ]
 TEXTS = [text for text, *_ in SENTENCES]
@@ -140,7 +151,7 @@ def test_one_entry_breaks_it_and_is_named(text, plant, _):
         va
         for each in found.evidence
         for va in range(each.range.va, each.range.va + each.range.size, KIB4)
-    ]
+    ] + [each.va for each in found.entries]
     assert plant.va is None or plant.va in named
     assert plant.va is not None or found.reason.endswith("isn't mapped")
 
@@ -154,7 +165,7 @@ def test_nothing_is_said_where_tables_lie_outside_memory(text, _, lost):
         at = tables.entry_pa(lost, 4 if lost == EMPTY else 2)
         tables.entries[at] = 0x7F00_0000 | OPEN
     found = verdict(tables, text, **doubt)
-    assert (UNSAID, ()) == (found.outcome, found.evidence)
+    assert (UNSAID, (), ()) == (found.outcome, found.evidence, found.entries)
     assert "not in memory" in found.reason or "other roots are known" == found.reason
     # Of a whole memory there is nothing else that such an entry could be.
     assert (
@@ -322,6 +333,45 @@ def test_tables_are_counted_and_where_none_is_in_memory_nothing_is_said():
     assert (BROKEN, "2 tables, the first at 0x1000") == (found.outcome, found.reason)
     found = verdict(tables, text, contexts=context(4, root=0x7F00_0000))
     assert (UNSAID, "no table is in memory") == (found.outcome, found.reason)
+
+
+def test_entries_are_counted_and_where_no_table_is_in_memory_nothing_is_said():
+    tables = kernel().change(TEXT, add=1 << 51).change(DATA, add=1 << 45)
+    narrow = context(4, maxphyaddr=45)
+    found = verdict(tables, "no malformed entries", contexts=narrow)
+    named = [(each.pa, each.va, each.reserved) for each in found.entries]
+    assert [
+        (tables.entry_pa(TEXT), TEXT, 1 << 51),
+        (tables.entry_pa(DATA), DATA, 1 << 45),
+    ] == named
+    assert (BROKEN, 2, "", False) == (found.outcome, found.count, found.reason, found.more)
+    lost = context(4, root=0x7F00_0000)
+    found = verdict(tables, "no malformed entries", contexts=lost)
+    assert (UNSAID, "no table is in memory") == (found.outcome, found.reason)
+
+
+def test_the_first_entries_are_named_and_all_on_request():
+    tables = kernel()
+    for at in range(6):
+        tables.map(EMPTY + at * KIB4, 1 << 24, P | A | RW, upper=UPPER)
+    few, every = (verdict(tables, "no mappings outside RAM", every=each) for each in (False, True))
+    assert (6, 4, True) == (few.count, len(few.entries), few.more)
+    assert (6, 6, False) == (every.count, len(every.entries), every.more)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("no tables outside RAM", f"the table for {RODATA:#x} is not in memory"),
+        ("no mappings outside RAM", f"the page at {STACK:#x} is not in memory"),
+    ],
+)
+def test_what_is_outside_a_memory_that_may_lack_some_is_no_fault(text, reason):
+    tables = kernel_without(RODATA).change(STACK, add=1 << 24)
+    found = verdict(tables, text, complete=False)
+    assert (UNSAID, reason) == (found.outcome, found.reason)
+    found = verdict(tables, text, complete=False, partial=True)
+    assert (HOLDS, f"partial: {reason}") == (found.outcome, found.reason)
 
 
 def test_of_many_frames_the_mappings_of_the_first_are_looked_up(monkeypatch):

@@ -176,13 +176,13 @@ def test_a_search_that_takes_the_wrong_range_is_noticed(monkeypatch, wrong):
     tables = PageTables().map(0, MIB2, USED | PS, level=2).map(4 * MIB2, 0x8000, P)
     question = tables.memory, [context(4)], [(KIB4, 2 * KIB4), (3 * MIB2, 4 * MIB2)], {5, 63}
     require_found(question)
-    indexed = searching._Group._indexed
+    indexed = searching.indexed
 
-    def off(self, spans):
-        found = indexed(self, spans)
+    def off(paging, spans):
+        found = indexed(paging, spans)
         return found[1:] if wrong == "after" else [(lo, hi + 1) for lo, hi in found]
 
-    monkeypatch.setattr(searching._Group, "_indexed", off)
+    monkeypatch.setattr(searching, "indexed", off)
     with pytest.raises(AssertionError):
         require_found(question)
 
