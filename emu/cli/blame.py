@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from crosswalk.emu.cli.blame_options import BlameTarget
+from crosswalk.emu.cli.guest_files import report_cut_symbols
 from crosswalk.emu.cli.names import symbols_of
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cpu.ram import Ram
@@ -79,9 +80,19 @@ def report_blame(
         return []
     blamed = _blame(options.blame, ram, reached, rerun)
     code = _Code(options, image)
+    beyond = next((rip for rip in _writers(blamed) if rip >> 32), None)
+    if beyond is not None:
+        report_cut_symbols(options, image, f"code runs at {beyond:#x}")
     for line in _lines(blamed, code):
         (remark if options.json else print)(line)
     return _records(blamed, code)
+
+
+def _writers(blamed: Sequence[_Blamed]) -> Iterator[int]:
+    """Yield the instructions that made the stores."""
+    for each in blamed:
+        for written in each.written.values():
+            yield from (store.rip for store in written.stores)
 
 
 def blame_key(blamed: list[dict[str, Any]]) -> dict[str, Any]:

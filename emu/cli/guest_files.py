@@ -5,22 +5,36 @@ import os
 from pathlib import Path
 
 from crosswalk.emu.cli.names import kernel_names, symbols_of
+from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.spaces import Spaces
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.formats import As, Given, OpenedGuest, open_guest, open_kernel, parse_as
-from crosswalk.emu.load.image import Format
+from crosswalk.emu.load.image import Format, GuestImage
 from crosswalk.emu.load.placing import Module
 from crosswalk.emu.load.raw import RawGuest
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.expectations.judgement import rule_of
+from crosswalk.walker.expectations.search import Search
+from crosswalk.walker.expectations.sentences import Ability, Privilege
 from crosswalk.walker.formats.files import read_file
 from crosswalk.walker.formats.located_errors import errors_named, one_line
+from crosswalk.walker.leaves import TOP
 from crosswalk.walker.symbols import Names
 from crosswalk.walker.symbols.elf import ELF
 from crosswalk.walker.symbols.known import known_names
 from crosswalk.walker.symbols.symbol_files import parse_symbols
 
-__all__ = ["chosen_guest", "guest_file", "guest_record", "guest_text", "names_in_guest"]
+__all__ = [
+    "chosen_guest",
+    "guest_file",
+    "guest_record",
+    "guest_text",
+    "names_in_guest",
+    "report_cut_symbols",
+]
 
+_UPPER_HALF = 1 << 63
+_CLASS32 = b"\1"
 _LINUX = (Format.LINUX64, Format.LINUX32)
 _PAGED = (Format.LINUX64, Format.ELF64)
 """Formats that are entered with paging on; raw code is where it is of 64 bits."""
@@ -107,4 +121,28 @@ def names_in_guest(options: argparse.Namespace, guest: OpenedGuest, spaces: Spac
         file = parse_symbols(guest.image.file, one_line(guest_file(options).name))
     except BadInput:  # Stripped: it has no names, as one of another format.
         return known_names(spaces.source)
+    if any(each.mode.long for each in spaces.contexts):
+        search = Search(spaces.source.memory, spaces.contexts)
+        executable = rule_of(Ability.EXECUTABLE, Privilege.SUPERVISOR)
+        beyond = next(search.find([(_UPPER_HALF, TOP)], executable), None)
+        if beyond is not None:
+            what = f"{int(beyond.pages.va[0]):#x} is mapped as code"
+            report_cut_symbols(options, guest.image, what)
     return known_names(spaces.source, file, offset=0)
+
+
+def report_cut_symbols(options: argparse.Namespace, image: GuestImage, why: str) -> None:
+    """Say, once a command, that an ELF file of 32 bits can't name a kernel's code beyond them.
+
+    `why` is what shows that there is such code. Multiboot kernels of 64 bits are made so, by
+    objcopy -O elf32-i386, which cuts all addresses. Not where --system-map gives symbols.
+    """
+    told = vars(options).get("cut_symbols_told", False)
+    if options.system_map is not None or told or image.file[4:5] != _CLASS32:
+        return
+    vars(options)["cut_symbols_told"] = True
+    name = one_line(guest_file(options).name)
+    remark(
+        f"{name}: an ELF file of 32 bits, and {why}: if its addresses were cut to 32 bits (objcopy "
+        "-O elf32-i386), --system-map FILE takes those of the file of 64 bits"
+    )

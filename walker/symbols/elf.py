@@ -43,6 +43,9 @@ _SYMBOL_32 = np.dtype(
         ("section", "u2"),
     ]
 )
+_HEADER_32, _HEADER_64 = 52, 64
+# Where the section headers lie, the size of one, and their number.
+_TABLE_32, _TABLE_64 = struct.Struct("<32xI10xHH"), struct.Struct("<40xQ10xHH")
 _UNDEFINED, _RESERVED = 0, 0xFF00
 _OBJECT, _FUNCTION, _NO_TYPE, _INDIRECT = 1, 2, 0, 10
 _ALLOCATED, _THREAD_LOCAL = 2, 0x400
@@ -59,9 +62,12 @@ def read_elf(data: bytes) -> tuple[Spans, Spans, Identity]:
     Addresses are those that it is linked to.
 
     Symbols are those of .symtab, or of .dynsym where there is none: functions, objects and what has
-    no type, defined in a section. Sections are those that are loaded. Raises `BadInput` in one line
+    no type, defined in a section. One reaches no further than its section; one that lies outside
+    it, as at its end, covers its own address alone, if it has no size. Sections are those that are
+    loaded. Raises `BadInput` in one line
     for a file of another machine, an object file, a damaged one, and one that has neither.
     """
+    _require_whole(data)
     try:
         elf = ELFFile(io.BytesIO(data))
         machine, kind = elf["e_machine"], elf["e_type"]
@@ -81,7 +87,7 @@ def read_elf(data: bytes) -> tuple[Spans, Spans, Identity]:
         )
         raw = None if table is None else _raw(data, table, sections, long=elf.elfclass == 64)
         loaded = _sections(sections)
-        symbols = Spans.of(SpanKind.SYMBOL, ()) if raw is None else made_spans(raw).within(loaded)
+        symbols = Spans.of(SpanKind.SYMBOL, ()) if raw is None else made_spans(raw)
         banner = next(iter(symbols.find(_BANNER)), None)
         identity = identity_of_elf(elf, data, None if banner is None else banner.start)
     except _BAD as error:
@@ -114,7 +120,8 @@ def _raw(data: bytes, table: Any, sections: list[tuple[str, Any]], *, long: bool
     if strings is None or strings["sh_type"] != "SHT_STRTAB" or size % kind.itemsize:
         raise ValueError("a symbol table of another form")
     if begin + size > len(data) or strings["sh_offset"] + strings["sh_size"] > len(data):
-        raise ValueError("it ends before its symbols")
+        end = max(begin + size, strings["sh_offset"] + strings["sh_size"])
+        raise ValueError(_truncated(data, "symbols", end))
     rows = np.frombuffer(data, kind, size // kind.itemsize, begin)
     section = rows["section"]
     kept = (section != _UNDEFINED) & (section < _RESERVED) & (rows["name"] != 0)
@@ -130,7 +137,35 @@ def _raw(data: bytes, table: Any, sections: list[tuple[str, Any]], *, long: bool
     rank = np.full(len(rows), 0, np.uint8)
     for value, place in _RANKS.items():
         rank[bind == value] = place
-    return RawSymbols(rows["value"].astype(np.uint64), rows["size"].astype(np.uint64), rank, names)
+    value, size = rows["value"].astype(np.uint64), rows["size"].astype(np.uint64)
+    sizes: U64 = np.array([header["sh_size"] for _, header in sections], np.uint64)
+    number = number[kept]
+    furthest = _furthest(value, size, starts[number], sizes[number])
+    return RawSymbols(value, size, rank, names, furthest)
+
+
+def _furthest(value: U64, size: U64, start: U64, length: U64) -> U64:
+    """Return the last address that symbols may cover, by where their sections lie, uint64[n]."""
+    inside = value - start < length  # Modulo 2^64: not below it either.
+    beyond = np.where(size == 0, value, np.iinfo(np.uint64).max)
+    return np.where(inside, start + (length - np.uint64(1)), beyond)
+
+
+def _require_whole(data: bytes) -> None:
+    """Raise `BadInput` for a file that ends within its header or its section headers."""
+    long = data[4:5] == b"\2"
+    size = _HEADER_64 if long else _HEADER_32
+    if len(data) < size:
+        raise BadInput(f"a damaged ELF file: {_truncated(data, 'header', size)}")
+    offset, entry, count = _TABLE_64.unpack_from(data) if long else _TABLE_32.unpack_from(data)
+    if offset + entry * count > len(data):
+        text = _truncated(data, "section headers", offset + entry * count)
+        raise BadInput(f"a damaged ELF file: {text}")
+
+
+def _truncated(data: bytes, what: str, end: int) -> str:
+    verb = "ends" if what == "header" else "end"
+    return f"truncated to {len(data):,} bytes, its {what} {verb} at byte {end:,}"
 
 
 def _names(data: bytes, begin: int, size: int, at: NDArray[np.int64]) -> Strings:

@@ -45,13 +45,15 @@ class RawSymbols:
     """n symbols as a file has them: addresses, sizes in bytes (0 where not known), names.
 
     `start` and `size` uint64[n]; `rank` uint8[n]: 0 for a global symbol, 1 for a weak, 2 for a
-    local one, which come in this order where several have one address.
+    local one, which come in this order where several have one address. `furthest` uint64[n] is the
+    last address that each may cover, if anything says so.
     """
 
     start: U64
     size: U64
     rank: NDArray[np.uint8]
     names: Strings
+    furthest: U64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ def made_spans(symbols: RawSymbols) -> Spans:
     sized = size != 0
     last[sized] = start[sized] + (size[sized] - np.uint64(1))
     last[last < start] = np.iinfo(np.uint64).max  # A size that goes beyond the end.
+    if symbols.furthest is not None:
+        last = np.minimum(last, symbols.furthest[order])
     return Spans(SpanKind.SYMBOL, start, last, symbols.names.take(order))
 
 

@@ -140,6 +140,51 @@ def test_expectations_have_the_names_of_the_guests_file(run, guest):
     assert "no wx in .part0" in bad.out
 
 
+# Two large pages in 4-level paging, mapped to themselves and to the last 2 GiB, the latter from
+# where a kernel of 64 bits is linked to.
+LONG = f"""
+    mov edi, {TABLES}
+    mov dword ptr [edi], {TABLES + 0x1003}
+    mov dword ptr [edi + 0xff8], {TABLES + 0x1003}
+    mov dword ptr [edi + 0x1000], {TABLES + 0x2003}
+    mov dword ptr [edi + 0x1ff0], {TABLES + 0x2003}
+    mov dword ptr [edi + 0x2000], 0x83
+    mov dword ptr [edi + 0x2008], 0x200083
+    mov eax, 0x20
+    mov cr4, eax
+    mov ecx, 0xc0000080
+    mov eax, 0x100
+    xor edx, edx
+    wrmsr
+"""
+
+
+def test_addresses_that_a_file_of_32_bits_cannot_have_are_remarked_once(run, guest, tmp_path):
+    data = with_header(multiboot_header(), LONG + PAGING + EXIT.format(code=0), symbols={"x": BASE})
+    path = guest(data)
+    given = ("run", "--guest", path, *PORT, "--expect", ".part0 is rwx")
+    ran = run(*given, "--check-at", "symbol:x", "instructions:40")
+    remark = (
+        "tiny.elf: an ELF file of 32 bits, and 0xffffff8000000000 is mapped as code: if its addresses "
+        "were cut to 32 bits (objcopy -O elf32-i386), --system-map FILE takes those of the file of "
+        "64 bits\n"
+    )
+    assert 1 == ran.err.count(remark), ran.err
+    symbols = tmp_path / "System.map"
+    symbols.write_text(f"{0xFFFF_FFFF_8000_0000 + BASE:x} T x\n")
+    ran = run(*given[:-1], "x is rwx", "--system-map", symbols)
+    assert (0, False) == (ran.status, "an ELF file of 32 bits" in ran.err)
+
+
+@pytest.mark.parametrize(
+    "tables", [PAE, LONG.replace("edi + 0x1ff0", "edi + 0x1000").replace("edi + 0xff8", "edi")]
+)
+def test_a_file_of_32_bits_is_no_remark_where_all_code_is_below_4_gib(run, guest, tables):
+    data = with_header(multiboot_header(), tables + PAGING + EXIT.format(code=0))
+    ran = run("run", "--guest", guest(data), *PORT, "--expect", ".part0 is rwx")
+    assert (0, False) == (ran.status, "an ELF file of 32 bits" in ran.err), ran.err
+
+
 def test_points_have_the_symbols_of_the_guests_file(run, guest):
     source = "mov cr3, eax\nnop\n" + EXIT.format(code=0)
     data = with_header(multiboot_header(), source, symbols={"here": BASE + 0x13})

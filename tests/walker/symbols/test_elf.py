@@ -44,6 +44,7 @@ SYMBOLS = [
     (b"CONSTANT", 0x1234, 0, GLOBAL, NO_TYPE, ABSOLUTE),
     (b"per_cpu", 0x10, 8, GLOBAL, OBJECT, 5),
 ]
+WHOLE = len(kernel_elf(SECTIONS, SYMBOLS))
 
 
 def listed(spans):
@@ -66,15 +67,39 @@ def test_symbols_and_loaded_sections_are_read():
 
 
 @pytest.mark.parametrize(
+    ("symbol", "reach"),
+    [
+        # At the end of its section, before it, and behind it: nothing of it is there.
+        ((b"end", 0x40_2000, 0, GLOBAL, NO_TYPE, 1), (0x40_2000, 0x40_2001)),
+        ((b"end", 0x40_0FF0, 0, GLOBAL, NO_TYPE, 1), (0x40_0FF0, 0x40_0FF1)),
+        ((b"end", 0x7000_0000, 0, GLOBAL, NO_TYPE, 1), (0x7000_0000, 0x7000_0001)),
+        ((b"end", 0x40_2000, 8, GLOBAL, OBJECT, 1), (0x40_2000, 0x40_2008)),
+        # A size that its section hasn't.
+        ((b"big", 0x40_1F80, 0x8000, GLOBAL, OBJECT, 1), (0x40_1F80, 0x40_2000)),
+        ((b"last", 0x40_1FFF, 0, GLOBAL, NO_TYPE, 1), (0x40_1FFF, 0x40_2000)),
+        # By its own section, not by the one that it lies in.
+        ((b"alias", 0x40_3100, 0, GLOBAL, NO_TYPE, 1), (0x40_3100, 0x40_3101)),
+    ],
+)
+def test_a_symbol_covers_nothing_beyond_its_section(symbol, reach):
+    symbols, *_ = read_elf(kernel_elf(SECTIONS, [*SYMBOLS, symbol]))
+    assert [(symbol[0].decode(), *reach)] == listed(symbols.find(symbol[0].decode()))
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (kernel_elf(SECTIONS, SYMBOLS, machine=183), "of another machine .EM_AARCH64"),
         (kernel_elf(SECTIONS, SYMBOLS, kind=1), "an object file"),
         (kernel_elf(SECTIONS, SYMBOLS, kind=4), "an ELF core has no symbols"),
         (kernel_elf([], []), "was stripped of them"),
-        (kernel_elf(SECTIONS, SYMBOLS)[:100], "a damaged ELF file"),
-        (kernel_elf(SECTIONS, SYMBOLS)[:-80], "a damaged ELF file"),
-        (b"\x7fELF", "a damaged ELF file"),
+        (
+            kernel_elf(SECTIONS, SYMBOLS)[:100],
+            f"ELF file: truncated to 100 bytes, its section headers end at byte {WHOLE:,}",
+        ),
+        (kernel_elf(SECTIONS, SYMBOLS)[:-80], "a damaged ELF file: truncated to "),
+        (kernel_elf(SECTIONS, SYMBOLS)[:60], "truncated to 60 bytes, its header ends at byte 64"),
+        (b"\x7fELF", "a damaged ELF file: truncated to 4 bytes, its header ends at byte 52"),
         (b"Microsoft C/C++ MSF 7.00", "a PDB, Windows' symbols"),
         (b"MZ\0\0", "a PE image"),
         (b"!<arch>\n", "an archive"),
