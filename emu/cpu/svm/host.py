@@ -25,7 +25,7 @@ from crosswalk.emu.cpu.svm.vmcb import (
     General,
     pack_segment,
 )
-from crosswalk.walker.architecture import CR4, EFER, GIB, MSR
+from crosswalk.walker.architecture import CR0, CR4, EFER, GIB, MSR
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.memory import FRAME, U64
 
@@ -179,6 +179,8 @@ class Host:
         general = [cpu.general(number) for number in range(16)]
         intercepts = _Intercepts(cr_writes, exceptions, _MSR_MAP if efer else None)
         self._memory.write(_VMCB, _control_area(nested_cr3, intercepts) + _pack_state(state))
+        # Without paging first: that is what makes the mode be found anew.
+        engine.reg_write(x86.UC_X86_REG_CR0, int(CR0.PE))
         engine.reg_write(x86.UC_X86_REG_CR4, _CR4)
         engine.reg_write(x86.UC_X86_REG_MSR, (MSR.EFER, HOST_EFER & ~(0 if nxe else EFER.NXE)))
         engine.reg_write(x86.UC_X86_REG_CR0, _CR0)
