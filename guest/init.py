@@ -52,6 +52,7 @@ class _Format:
     header: struct.Struct
     program: struct.Struct
     source: str
+    patching: str
 
     @property
     def headers(self) -> int:
@@ -72,6 +73,7 @@ _FORMATS = {
         struct.Struct("<16sHHIIIIIHHHHHH"),
         struct.Struct("<IIIIIIII"),
         "init32.s",
+        "patching32.s",
     ),
     64: _Format(
         b"\x7fELF\x02\x01\x01",
@@ -79,6 +81,7 @@ _FORMATS = {
         struct.Struct("<16sHHIQQQIHHHHHH"),
         struct.Struct("<IIQQQQQQ"),
         "init.s",
+        "patching.s",
     ),
 }
 
@@ -86,18 +89,15 @@ _FORMATS = {
 def init_program(*, patching: bool = False, bits: int = 64) -> bytes:
     """Return the process as a static ELF file: one segment, and a stack that isn't executable.
 
-    It is of 64 or 32 `bits`. With `patching`, for which it takes 64, it has the kernel patch its
-    own text before it is done.
+    It is of 64 or 32 `bits`. With `patching` it has the kernel load code and patch its own text
+    before it is done.
     """
-    if patching and bits != 64:
-        raise ValueError(f"no process of {bits} bits has the kernel patch its text")
     form = _FORMATS[bits]
-    names = (form.source, "patching.s") if patching else (form.source,)
+    names = (form.source, form.patching) if patching else (form.source,)
     folder = resources.files("crosswalk.guest").joinpath("asm")
     source = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
     symbols = {"AREA": AREA, "AREA_PAGES": AREA_PAGES, "SHARED": SHARED}
-    if bits == 64:
-        symbols["PATCHING"] = int(patching)
+    symbols["PATCHING"] = int(patching)
     entry = _BASE + form.headers
     code = assemble(form.source, source, bits=bits, address=entry, symbols=symbols)
     size = form.headers + len(code)

@@ -103,6 +103,9 @@ touch:
     mov edi, AREA + 5 * PAGE
     mov [edi], edi
 
+.if PATCHING
+    call patch
+.endif
     lea ecx, [done]
     lea edx, [done_end]
     call say

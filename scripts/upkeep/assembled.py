@@ -47,9 +47,9 @@ def assemble_all() -> list[Assembled]:
         for levels in (4, 5):
             import_module("crosswalk.guest.builder").build_image(levels)
         init = import_module("crosswalk.guest.init")
-        for patching in (False, True):
-            init.init_program(patching=patching)
-        init.init_program(bits=32)
+        for bits in (64, 32):
+            for patching in (False, True):
+                init.init_program(patching=patching, bits=bits)
         boot = import_module("crosswalk.guest.boot.image")
         boot.boot_image((), boot.Place(2 << 20))
         import_module("crosswalk.guest.monitor.image").monitor_image(2 << 20)

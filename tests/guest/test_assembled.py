@@ -51,7 +51,8 @@ def test_guests_are_built_and_checked_without_the_assembler():
 
 
 def test_the_first_process_of_a_linux_guest_is_built_without_the_assembler():
-    code = "from crosswalk.guest.init import init_archive as a; a(); a(patching=True); a(bits=32)"
+    code = "from crosswalk.guest.init import init_archive as a; "
+    code += "[a(bits=bits, patching=patching) for bits in (64, 32) for patching in (False, True)]"
     done = without_keystone(code)
     assert 0 == done.returncode, done.stderr
 

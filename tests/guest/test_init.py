@@ -10,7 +10,7 @@ from unicorn import x86_const as x86
 from crosswalk.guest.init import AREA, DONE, FAILED, SHARED, STARTED, init_archive, init_program
 
 STACK = 0x7000_0000
-ABSENT = (1 << 64) - 2
+ENOENT = 2
 CALL = (
     *(x86.UC_X86_REG_RAX, x86.UC_X86_REG_RDI, x86.UC_X86_REG_RSI),
     *(x86.UC_X86_REG_RDX, x86.UC_X86_REG_R10),
@@ -96,14 +96,14 @@ class Linux:
     def _file_call(self, number, given):
         """What write, open, mount and seccomp answer, and 0 for any other call."""
         read = self.engine.mem_read
-        if number in (1, 3) and given[0] == ABSENT:
-            return ABSENT
+        if number in (1, 3) and given[0] == -ENOENT & (1 << 64) - 1:
+            return given[0]
         if number == 1:
             self.output += read(given[1], given[2])
         elif number in (2, 165):
             self.opened.append(bytes(read(given[0], 64)).partition(b"\0")[0])
             if self.opened[-1] == self._absent:
-                return ABSENT
+                return -ENOENT & (1 << 64) - 1
             return 3 if number == 2 else 0
         elif number == 317:
             length, at = struct.unpack("<H6xQ", read(given[2], 16))
@@ -143,9 +143,11 @@ def test_a_childs_store_in_the_wrong_place_is_noticed(where):
 class Linux32:
     """The same of a 32-bit Linux: INT 0x80, and the vDSO's call if it says that there is one."""
 
-    def __init__(self, *, child=False, refused=None, wrong=(), number=1, vdso=True):
+    def __init__(
+        self, *, child=False, refused=None, absent=None, wrong=(), number=1, vdso=True, **options
+    ):
         self.engine = engine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
-        program = init_program(bits=32)
+        program = init_program(bits=32, **options)
         for start, size in ((0x40_0000, 0x1000), (AREA, 0x8000), (SHARED, 0x1000), (STACK, 0x1000)):
             engine.mem_map(start, size)
         engine.mem_map(VDSO, 0x1000)
@@ -158,6 +160,7 @@ class Linux32:
         engine.reg_write(x86.UC_X86_REG_ESP, STACK + 0x800)
         engine.hook_add(unicorn.UC_HOOK_INTR, self._call)
         self.calls, self.output, self.mapped, self.called_from = [], b"", {}, []
+        self.opened, self.filters, self._absent = [], [], absent
         self._child, self._refused, self._wrong, self._number = child, refused, wrong, number
         engine.emu_start(int.from_bytes(program[24:28], "little"), 0, timeout=10_000_000)
 
@@ -167,8 +170,8 @@ class Linux32:
         self.calls.append(number)
         self.called_from.append(engine.reg_read(x86.UC_X86_REG_EIP) & -0x1000)
         result = {20: self._number, 2: 0 if self._child else 42}.get(number, 0)
-        if number == 4:
-            self.output += engine.mem_read(given[1], given[2])
+        if number in (4, 5, 6, 21, 354):
+            result = self._file_call(number, given)
         elif number == 114:
             engine.mem_write(SHARED, SHARED.to_bytes(4, "little"))
             for where in self._wrong:
@@ -183,6 +186,22 @@ class Linux32:
         if number == self._refused:
             result = (1 << 32) - 12
         engine.reg_write(x86.UC_X86_REG_EAX, result)
+
+    def _file_call(self, number, given):
+        read = self.engine.mem_read
+        if number in (4, 6) and given[0] == -ENOENT & (1 << 32) - 1:
+            return given[0]
+        if number == 4:
+            self.output += read(given[1], given[2])
+        elif number in (5, 21):
+            self.opened.append(bytes(read(given[0], 64)).partition(b"\0")[0])
+            if self.opened[-1] == self._absent:
+                return -ENOENT & (1 << 32) - 1
+            return 3 if number == 5 else 0
+        elif number == 354:
+            length, at = struct.unpack("<H2xI", read(given[2], 8))
+            self.filters.append((length, bytes(read(at, 8 * length))))
+        return 0
 
 
 def test_the_process_of_32_bits_does_what_the_other_does():
@@ -230,15 +249,20 @@ def test_a_32_bit_program_is_an_elf_file_of_one_segment_and_a_stack_that_is_not_
     size = len(program)
     assert (1, 0, 0x40_0000, 0x40_0000, size, size, 5, 0x1000) == first
     assert (0x6474E551, 6) == (second[0], second[6])
-    with pytest.raises(ValueError, match="32 bits"):
-        init_program(patching=True, bits=32)
     found = {name: content for name, _, content, _ in members(init_archive(bits=32))}
     assert program == found["init"]
 
 
-def test_code_is_loaded_and_text_is_patched_by_a_switch_turned_on_and_off():
-    linux = Linux(patching=True)
-    assert [165, 157, 317, 2, 1, 3, 317, 2, 1, 3, 2, 1, 3, 1, 34] == linux.calls[-15:]
+@pytest.mark.parametrize(
+    ("kind", "calls"),
+    [
+        (Linux, [165, 157, 317, 2, 1, 3, 317, 2, 1, 3, 2, 1, 3, 1, 34]),
+        (Linux32, [21, 172, 354, 5, 4, 6, 354, 5, 4, 6, 5, 4, 6, 4, 29]),
+    ],
+)
+def test_code_is_loaded_and_text_is_patched_by_a_switch_turned_on_and_off(kind, calls):
+    linux = kind(patching=True)
+    assert calls == linux.calls[-15:]
     compiling, switch = b"/proc/sys/net/core/bpf_jit_enable", b"/proc/sys/kernel/sched_schedstats"
     assert [b"proc", compiling, switch, switch] == linux.opened
     # What is written to the files stands between what the process says.
@@ -247,18 +271,27 @@ def test_code_is_loaded_and_text_is_patched_by_a_switch_turned_on_and_off():
     assert [(1, bytes.fromhex("06 00 00 00 00 00 ff 7f"))] * 2 == linux.filters
 
 
-def test_a_kernel_without_that_switch_is_none_that_fails():
-    linux = Linux(patching=True, absent=b"/proc/sys/net/core/bpf_jit_enable")
+@pytest.mark.parametrize("kind", [Linux, Linux32])
+def test_a_kernel_without_that_switch_is_none_that_fails(kind):
+    linux = kind(patching=True, absent=b"/proc/sys/net/core/bpf_jit_enable")
     assert linux.output.endswith(f"10{DONE}\n".encode())
     assert 2 == len(linux.filters)
 
 
-@pytest.mark.parametrize("refused", [2, 3, 157, 165, 317])
-def test_what_cannot_be_loaded_or_turned_is_said(refused):
-    assert Linux(patching=True, refused=refused).output.endswith(f"{FAILED}\n".encode())
+@pytest.mark.parametrize(
+    ("kind", "refused"),
+    [
+        *((Linux, number) for number in (2, 3, 157, 165, 317)),
+        *((Linux32, number) for number in (5, 6, 21, 172, 354)),
+    ],
+)
+def test_what_cannot_be_loaded_or_turned_is_said(kind, refused):
+    assert kind(patching=True, refused=refused).output.endswith(f"{FAILED}\n".encode())
 
 
-def test_the_archive_of_a_process_that_patches_has_a_place_for_proc():
-    found = {name: content for name, _, content, _ in members(init_archive(patching=True))}
+@pytest.mark.parametrize("bits", [64, 32])
+def test_the_archive_of_a_process_that_patches_has_a_place_for_proc(bits):
+    archive = init_archive(patching=True, bits=bits)
+    found = {name: content for name, _, content, _ in members(archive)}
     assert ["dev", "dev/console", "proc", "init", "TRAILER!!!"] == list(found)
-    assert init_program(patching=True) == found["init"] != init_program()
+    assert init_program(patching=True, bits=bits) == found["init"] != init_program(bits=bits)
