@@ -47,7 +47,7 @@ _REGISTERS = {
     "cr4": x86.UC_X86_REG_CR4,
 }
 _RAX, _RCX, _RDX = (GENERAL.index(name) for name in ("rax", "rcx", "rdx"))
-_LOW = 0xFFFF_FFFF
+_LOW, _TOP = 0xFFFF_FFFF, (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,8 @@ class Pins:
         name = f"cr{written.control}"
         if name not in _REGISTERS:
             return None
-        return RegisterWrite(name, general(written.general), written.size)
+        value = general(written.general) & (_TOP if self._cpu.bits == 64 else _LOW)
+        return RegisterWrite(name, value, written.size)
 
     def lost(self, write: RegisterWrite) -> list[str]:
         """Return the names of the pinned bits that a write would clear; it is refused for any."""

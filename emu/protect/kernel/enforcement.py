@@ -15,7 +15,12 @@ import numpy as np
 from crosswalk.emu.load.image import GuestImage
 from crosswalk.emu.protect.kernel.facts import GuestState, find_facts
 from crosswalk.emu.protect.kernel.guestwalk import find_kernel_root
-from crosswalk.emu.protect.kernel.rights import RightsFollower, image_frames, kept_frames
+from crosswalk.emu.protect.kernel.rights import (
+    RightsFollower,
+    image_frames,
+    kept_frames,
+    section_frames,
+)
 from crosswalk.emu.protect.kernel.rules import Cause, Grants, decide, grant, grant_each, may
 from crosswalk.emu.protect.kernel.sealing import LaterSeals
 from crosswalk.emu.protect.permissions import Bools, FrameTables, Permissions, executes
@@ -25,6 +30,9 @@ from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind, Use
 
 __all__ = ["Enforcement"]
+
+_CODE = (".text",)
+"""Sections of a kernel's code."""
 
 
 class Enforcement(ABC):
@@ -63,7 +71,7 @@ class Enforcement(ABC):
         keeps: bool = True,
     ) -> None:
         self._keeps = keeps
-        self.memory, self.nested, self._kernel = memory, nested, kernel
+        self.memory, self.nested, self.kernel = memory, nested, kernel
         self.kind: TableKind = nested.kind
         self.causes: Counter[Cause] = Counter()
         self.exits: Counter[str] = Counter()
@@ -111,23 +119,26 @@ class Enforcement(ABC):
         """Find out what the kernel's mappings allow now; return what is to be granted.
 
         They are those of the kernel's own root table, where one is found in the image: a process's
-        comes and goes.
+        comes and goes. Where no entry can withhold execution, it isn't a right to execute that
+        tells text from what else is sealed, but the image's sections, where they are named.
         """
         ((_, size),) = self.memory.ranges
-        image = image_frames(self._kernel, size // FRAME)
+        image = image_frames(self.kernel, size // FRAME)
         places = np.flatnonzero(image).astype(np.uint64) * np.uint64(FRAME)
         if (root := find_kernel_root(self.memory, context, places)) is not None:
             context = replace(context, cr3=root)
         self.rights = RightsFollower(self.memory, context, self.kind)
         count = self.rights.count
         tables = self.rights.tables()
-        kept = kept_frames(self._kernel, count) if self._keeps else np.zeros(count, np.bool_)
+        kept = kept_frames(self.kernel, count) if self._keeps else np.zeros(count, np.bool_)
         if self.kind is TableKind.NPT:
             self.grants = grant(self.rights.initial, image, kept, tables)
         else:
             self.grants = grant_each(
                 self.rights.initial, image, kept, tables, executes=executes(self.kind)
             )
+        if not context.nxe and (named := section_frames(self.kernel, _CODE, count)).any():
+            self.grants = replace(self.grants, text=self.grants.sealed & named)
         self.followed = np.zeros(count, np.bool_)
         self.withdrawn, self.user_code = self.followed.copy(), self.followed.copy()
         self.loaded_code, self.unloaded = self.followed.copy(), self.followed.copy()

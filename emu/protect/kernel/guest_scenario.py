@@ -43,7 +43,7 @@ def run_guest_plain(ram: Ram, run: GuestRun) -> tuple[PlainBoot, int | None]:
     early = 0.0
     for reached in boot.run([run.protect_at], run.until, run.seconds):
         if reached.point == run.protect_at:
-            _require_long_mode(reached)
+            _require_paging(reached)
             boot.machine.intercepting = False  # As it is under nested paging.
             early = time.process_time() - began
     return plain_boot(boot, early, time.process_time() - began), boot.exit_status
@@ -57,8 +57,8 @@ def run_guest_protected(
     """Run to a point, take the guest under nested paging and protect it, go on, and attack.
 
     `look` is called when protection begins, with the guest's memory and its registers. RAM is left
-    as it was at the end. Errors as in `run_guest_plain`; `BadInput` where the guest isn't in 64-bit
-    mode with 4-level paging at the point.
+    as it was at the end. Errors as in `run_guest_plain`; `BadInput` where the guest is without
+    paging at the point, or in 5-level paging.
     """
     boot = boot_guest(ram, run)
     began, early = time.process_time(), 0.0
@@ -67,7 +67,7 @@ def run_guest_protected(
         for reached in boot.run([run.protect_at], run.until, run.seconds):
             if reached.point != run.protect_at:
                 continue
-            context = _require_long_mode(reached)
+            context = _require_paging(reached)
             since = time.process_time()
             early = since - began
             if look is not None:
@@ -93,13 +93,13 @@ def run_guest_protected(
     return ProtectedBoot(plain=plain, refusal=refusal, **fields_of(enforced))
 
 
-def _require_long_mode(reached: Reached) -> PagingContext:
+def _require_paging(reached: Reached) -> PagingContext:
     context = reached.paging
-    if context is None or context.mode is not PagingMode.LEVEL4:
+    if context is None or context.mode is PagingMode.LEVEL5:
         mode = "without paging" if context is None else f"in {context.mode} paging"
         raise BadInput(
             f"--protect-at {reached.point}: the guest is {mode} there, and what protects it is for "
-            "4-level paging"
+            "32-bit, PAE and 4-level paging"
         )
     return context
 

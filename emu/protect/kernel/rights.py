@@ -1,5 +1,6 @@
 """The kernel's collective rights, followed change by change and compared with fresh ones."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from crosswalk.walker.tables import Entries, read_tables
 from crosswalk.walker.tracker import RightsTracker
 from crosswalk.walker.unfollowed import unfollowed
 
-__all__ = ["RightsFollower", "image_frames", "kept_frames"]
+__all__ = ["RightsFollower", "image_frames", "kept_frames", "section_frames"]
 
 _KEPT = (".data", ".bss")
 """Sections of a kernel's data that it never frees."""
@@ -199,9 +200,14 @@ def kept_frames(kernel: GuestImage, count: int) -> Bools:
 
     None of them, where the image's file doesn't name its sections.
     """
+    return section_frames(kernel, _KEPT, count)
+
+
+def section_frames(kernel: GuestImage, names: Collection[str], count: int) -> Bools:
+    """Return which of `count` frames lie wholly in one of an image's sections of these names."""
     found = np.zeros(count, np.bool_)
     for name, start, size in kernel.sections:
-        if name in _KEPT:
+        if name in names:
             found[-(-start // FRAME) : (start + size) // FRAME] = True
     return found
 

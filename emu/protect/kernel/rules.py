@@ -20,7 +20,8 @@ class Grants:
     """What nested tables grant each frame when protection begins, and which frames are sealed.
 
     Sealed frames lie in the kernel's image, were mapped and weren't writable; `text` are those of
-    them that are executable. `tables` served as paging structures at that moment, `image` are all
+    them that are executable (where all mapped frames are: that are in sections of code, if the
+    image's are named). `tables` served as paging structures at that moment, `image` are all
     frames of the image, `kept` those of its data that are never freed.
     """
 

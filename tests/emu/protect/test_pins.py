@@ -2,8 +2,9 @@ import capstone
 import pytest
 
 from crosswalk.emu.cpu.svm.exits import ExitCode
-from crosswalk.emu.protect.pins import CrWrite, RegisterWrite, cleared, parse_cr_write
+from crosswalk.emu.protect.pins import CrWrite, Pins, RegisterWrite, cleared, parse_cr_write
 from crosswalk.guest.assembler import assemble
+from tests.emu.cpu.legacy_machine import Legacy
 
 GENERAL = (
     *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
@@ -53,3 +54,12 @@ def test_what_an_exit_would_write(subject, code, instruction, ecx, expected):
             cpu.set_general(number, value)
     attempted = subject.hypervisor.pins.attempted(code, bytes.fromhex(instruction))
     assert expected == attempted
+
+
+def test_a_register_that_32_bit_code_writes_has_32_bits():
+    cpu = Legacy("PAE").cpu
+    with cpu.changed():
+        cpu.set_general(0, 0x5_0000_0031)
+    pins = Pins(cpu, host=None)
+    expected = RegisterWrite("cr4", 0x31, 3)
+    assert expected == pins.attempted(ExitCode.CR4_WRITE, bytes.fromhex("0f22e0"))

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.linux.image import KernelImage
+from crosswalk.emu.protect.kernel.enforcement import Enforcement
 from crosswalk.emu.protect.kernel.guestwalk import (
     Leaf,
     entries_of,
@@ -16,6 +18,7 @@ from crosswalk.emu.protect.kernel.guestwalk import (
     lower_leaves,
 )
 from crosswalk.emu.protect.kernel.rights import RightsFollower
+from crosswalk.emu.protect.permissions import FrameTables
 from crosswalk.walker.context import Vendor
 from crosswalk.walker.mappings import mappings
 from crosswalk.walker.memory import Segments
@@ -25,7 +28,7 @@ from tests.tables import KIB4, MIB2, MIB4, MODES, OPEN, PS, RW, US, XD, A, D, P,
 
 READ, WRITE, EXECUTE = Permission
 RAM = 8 << 20
-USER, DATA, CODE = 0x40_0000, 0x20_0000, 0x20_1000
+USER, DATA, CODE, RODATA = 0x40_0000, 0x20_0000, 0x20_1000, 0x20_2000
 KERNEL = {"32-bit": 0xC000_0000, "PAE": 0xC000_0000, 4: 0xFFFF_8000_0000_0000, 5: 0xFF << 56}
 LARGE = {"32-bit": MIB4}
 each_mode = pytest.mark.parametrize("mode", MODES, ids=str)
@@ -276,6 +279,45 @@ def test_both_roots_of_pae_paging_count():
     rights, _ = follower(tables)
     assert rights.isolated
     assert rights.initial[CODE // KIB4] & WRITE
+
+
+def begun(mode, *sections):
+    """What is granted to an image of data, code and read-only data that names these sections."""
+    tables, base = built(mode), KERNEL[mode]
+    tables.map(base + 2 * KIB4, RODATA, P | (XD if mode == "PAE" else 0))
+    ram = Ram(0, RAM)
+    for pa, word in tables.words.items():
+        ram.words[pa // 8] = word
+    places = {".data": DATA, ".text": CODE, ".rodata": RODATA}
+    kernel = KernelImage(
+        segments=((DATA, b"", 3 * KIB4),),
+        entry=CODE,
+        sections=tuple((name, places[name], KIB4) for name in sections),
+    )
+    # No guest runs: what a host does with it isn't asked.
+    host = type("Host", (Enforcement,), dict.fromkeys(Enforcement.__abstractmethods__))
+    nested = FrameTables(np.zeros(16 * 512, np.uint64), 0x4000_0000, RAM // KIB4)
+    return host(Segments([(0, ram.bytes)]), kernel, nested).begin(paging(tables))
+
+
+@legacy
+def test_text_is_what_is_sealed_in_the_section_of_that_name(mode):
+    grants = begun(mode, ".data", ".text", ".rodata")
+    assert [CODE // KIB4, RODATA // KIB4] == np.flatnonzero(grants.sealed).tolist()
+    assert [CODE // KIB4] == np.flatnonzero(grants.text).tolist()
+
+
+def test_where_no_section_is_named_and_nothing_withholds_execution_all_that_is_sealed_is_text():
+    assert [CODE // KIB4, RODATA // KIB4] == np.flatnonzero(begun("32-bit").text).tolist()
+    assert [CODE // KIB4] == np.flatnonzero(begun("PAE").text).tolist()
+
+
+def test_execution_is_withheld_from_nothing_without_nx():
+    every = (".data", ".text", ".rodata")
+    assert [] == np.flatnonzero(begun("32-bit", *every).permissions & EXECUTE == 0).tolist()
+    assert [RODATA // KIB4] == np.flatnonzero(
+        begun("PAE", *every).permissions & EXECUTE == 0
+    ).tolist()
 
 
 def test_without_nx_all_that_is_mapped_is_executable():
