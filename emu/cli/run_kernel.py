@@ -38,6 +38,7 @@ from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.boot import IDLE_SECONDS, Boot, Reached
 from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.formats import OpenedGuest
+from crosswalk.emu.load.loader_tables import TablesOf
 from crosswalk.emu.load.points import Point
 from crosswalk.emu.pc.unanswered import unanswered_lines
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
@@ -63,6 +64,11 @@ from crosswalk.walker.unfollowed import Unfollowed
 __all__ = ["run"]
 
 _SHOWN = 4
+_LOADERS = {
+    TablesOf.LOADER: "the loader's own tables, as it made them: the guest has made none of its own "
+    "yet",
+    TablesOf.LOADER_CHANGED: "the loader's own tables, of which the guest has changed entries",
+}
 _BOTH = Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE
 
 
@@ -255,7 +261,8 @@ def _expected(
     spaces = machine_spaces(str(reached.point), boot.memory, reached.context)
     names = names_in_guest(options, guest, spaces)
     found = judged_machine(options, sentences, spaces, names, since.earlier, search=True)
-    return tuple(replace(each, point=str(reached.point)) for each in found)
+    point, loader = str(reached.point), reached.tables is not TablesOf.GUEST
+    return tuple(replace(each, point=point, loader=loader) for each in found)
 
 
 def _folder(point: Point) -> str:
@@ -267,6 +274,8 @@ def _lines(point: _Point) -> Iterator[str]:
     yield _boot_text(reached)
     if reached.lag:
         yield f"  {reached.lag}"
+    if reached.tables in _LOADERS:
+        yield f"  {_LOADERS[reached.tables]}"
     if point.kernel_root is not None:
         yield (
             "  this CR3 is user mode's root of page-table isolation: of the kernel it maps only "
@@ -364,6 +373,7 @@ def _record(point: _Point) -> dict[str, Any]:
         "system_calls": reached.system_calls,
         "user_space": reached.user_space,
         "cr3": None if reached.paging is None else hex(reached.paging.cr3),
+        "tables": None if reached.tables is None else reached.tables.value,
         "levels": None if reached.paging is None else reached.paging.levels,
         **({} if point.kernel_root is None else {"kernel_root": hex(point.kernel_root)}),
         "writable_executable": sum(each.count for each in point.exposed),

@@ -9,8 +9,10 @@ import unicorn
 from crosswalk.emu.cpu.cpu import core_state, paging_context
 from crosswalk.emu.cpu.engine import MODEL
 from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.cpu.svm.hypervisor import NestedRoot
 from crosswalk.emu.load.entry import Guest
 from crosswalk.emu.load.failure import GuestFailure, console_lines, failure_lines
+from crosswalk.emu.load.loader_tables import LoaderTables, TablesOf
 from crosswalk.emu.load.nested import NestedPaging, host_paging, nested_paging
 from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.load.user_mode import UserMode
@@ -36,6 +38,7 @@ class Reached:
     `state` is the whole CPU. `paging` is None where there are no tables to look at, and `unread`
     says why: paging is off, or has features that aren't modelled. `nested` are the tables of the
     guest that the guest's own hypervisor ran last, if it has one, whose own `paging` is then.
+    `tables` says who made the tables that are in use; None where there are none to look at.
     """
 
     point: Point
@@ -48,6 +51,7 @@ class Reached:
     state: CoreState
     unread: str = ""
     nested: NestedPaging | None = None
+    tables: TablesOf | None = None
 
     @property
     def context(self) -> PagingContext:
@@ -98,6 +102,7 @@ class Boot:
         self.machine.on_console = self._on_console
         guest.enter(self.machine)
         self.memory = Segments([(ram.start, ram.bytes)])
+        self._loader = LoaderTables(self.memory, _paging(self.machine)[0])
         self._on_line = on_line
         self._idle_seconds = idle_seconds
         self._shown = 0
@@ -212,16 +217,11 @@ class Boot:
 
     def _reached(self, point: Point, seconds: float) -> Reached:
         machine = self.machine
-        unread, context = "", None
         # Of a guest under nested paging of the testbed's own, the VMCB is no memory of the guest's.
         own = machine.hypervisor if machine.on_exit is None else None
         root = None if own is None else own.nested_root
-        try:
-            # The tables of a guest's guest lie at guest-physical addresses.
-            inside = root is not None and root.running
-            context = host_paging(root) if root and inside else paging_context(machine.cpu)
-        except BadInput as error:
-            unread = str(error)
+        # The tables of a guest's guest lie at guest-physical addresses.
+        context, unread = _paging(machine, root if root is not None and root.running else None)
         return Reached(
             point=point,
             paging=context,
@@ -233,9 +233,23 @@ class Boot:
             state=replace(core_state(machine.cpu), paging=context),
             unread=unread,
             nested=None if root is None else nested_paging(root),
+            tables=None if context is None else self._loader.owner(context),
         )
 
     def _failure(self, ended: Ended, point: Point) -> GuestFailure:
         detail = f" ({ended.detail})" if ended.detail else ""
         message = f"the guest didn't reach {point}: {ended.stop.value}{detail}"
         return GuestFailure(message, tuple(failure_lines(self.machine, ended)))
+
+
+def _paging(
+    machine: Machine, running: NestedRoot | None = None
+) -> tuple[PagingContext | None, str]:
+    """Return the paging in use, or None and why there is none to look at.
+
+    Where a guest of the guest's own hypervisor is `running`, that of the hypervisor.
+    """
+    try:
+        return (host_paging(running) if running else paging_context(machine.cpu)), ""
+    except BadInput as error:
+        return None, str(error)

@@ -44,7 +44,8 @@ class Result:
 
     `named` says that address spaces are named by their roots. `assumption` says with which bits
     of a register that isn't known it would come to something else; `point` where in a boot this
-    was, empty without one. `every` says that all mappings were asked for.
+    was, empty without one. `every` says that all mappings were asked for; `loader` that the tables
+    are those that a guest was entered with, not its own.
     """
 
     judged: Judged
@@ -53,6 +54,7 @@ class Result:
     assumption: str = ""
     point: str = ""
     every: bool = False
+    loader: bool = False
 
     @property
     def word(self) -> str:
@@ -89,7 +91,10 @@ class Result:
     @property
     def text(self) -> str:
         """Its sentence, and the point of the boot it was judged at."""
-        return self.judged.sentence.text + (f" (at {self.point})" if self.point else "")
+        where = f"at {self.point}" if self.point else ""
+        if self.loader:
+            where += f"{', ' if where else ''}of the loader's tables"
+        return self.judged.sentence.text + (f" ({where})" if where else "")
 
 
 def result_of(
@@ -116,14 +121,19 @@ def expectations_text(results: Sequence[Result]) -> str:
         # What holds has a reason where not everything could be looked at.
         part = sum(bool(each.judged.reason) for each in results)
         also = f", {part:,} of them partial" if part else ""
-        return f"{total} {'holds' if len(results) == 1 else 'hold'}{also}"
+        return f"{total} {'holds' if len(results) == 1 else 'hold'}{also}{_of_loader(results)}"
     parts = []
     if counts[Outcome.BROKEN]:
         parts.append(f"{counts[Outcome.BROKEN]:,} of {total} broken")
     if counts[Outcome.UNSAID]:
         of = "" if parts else f" of {total}"
         parts.append(f"{counts[Outcome.UNSAID]:,}{of} can't be said")
-    return "; ".join(parts)
+    return "; ".join(parts) + _of_loader(results)
+
+
+def _of_loader(results: Sequence[Result]) -> str:
+    count = sum(each.loader for each in results)
+    return f"; {count:,} judged of the loader's tables" if count else ""
 
 
 def expectation_lines(results: Iterable[Result]) -> Iterator[str]:
@@ -226,7 +236,8 @@ class SentenceJson(msgspec.Struct, omit_defaults=True):
     """A sentence, where it stands, and what it came to.
 
     `mappings` is how many break it, where they are counted; `first` are the first of them, or
-    all, and `more` says that there are others. `entries` and `first_entries` are the same of a
+    all, and `more` says that there are others. `tables` is "loader" where they are those that a
+    guest was entered with, not its own. `entries` and `first_entries` are the same of a
     sentence about entries.
     """
 
@@ -235,6 +246,7 @@ class SentenceJson(msgspec.Struct, omit_defaults=True):
     file: str | None = None
     line: int | None = None
     point: str | None = None
+    tables: Literal["loader"] | None = None
     reason: str | None = None
     assumption: str | None = None
     mappings: int | None = None
@@ -274,6 +286,7 @@ def _sentence(result: Result) -> SentenceJson:
         file=sentence.place if sentence.line else None,
         line=sentence.line or None,
         point=result.point or None,
+        tables="loader" if result.loader else None,
         reason=result.reason or None,
         assumption=result.assumption or None,
         mappings=None if result.of_entries else judged.count,

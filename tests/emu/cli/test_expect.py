@@ -361,6 +361,24 @@ def test_a_boot_is_judged_at_each_point_and_since_one(run, tiny, tmp_path):
     assert last["sentences"][1]["reason"].endswith(" KiB gone")
 
 
+def test_what_is_said_of_the_loaders_tables_is_said_to_be(run, tiny, tmp_path):
+    report = tmp_path / "junit.xml"
+    given = ("run", "--kernel", tiny, *UNTIL, "--check-at", "instructions:1")
+    given += ("--expect", "no user", "--junit", report)
+    ran = run(*given)
+    first, last = ran.out.partition("\nconsole:tiny kernel")[::2]
+    line = "  the loader's own tables, as it made them: the guest has made none of its own yet\n"
+    assert (True, False) == (line in first, line in last)
+    assert "verdict: agreement; 2 expectations hold; 1 judged of the loader's tables\n" in ran.out
+    told = [each.get("name") for each in ET.parse(report).getroot()]  # noqa: S314  # Our own.
+    assert "no user (at instructions:1, of the loader's tables)" == told[0]
+    assert "no user (at console:tiny kernel)" == told[1]
+    points = run(*given, "--json").document["points"]
+    assert ["loader", "guest"] == [each["tables"] for each in points]
+    judged = [each["expectations"]["sentences"][0] for each in points]
+    assert ["loader", None] == [each.get("tables") for each in judged]
+
+
 def test_a_point_that_nothing_looks_at_is_refused(run, tiny):
     ran = run("run", "--kernel", tiny, *UNTIL, "--expect", "unchanged since idle")
     assert "unchanged since idle: --check-at names no such point" in refused(ran)

@@ -165,9 +165,9 @@ def test_addresses_that_a_file_of_32_bits_cannot_have_are_remarked_once(run, gue
     given = ("run", "--guest", path, *PORT, "--expect", ".part0 is rwx")
     ran = run(*given, "--check-at", "symbol:x", "instructions:40")
     remark = (
-        "tiny.elf: an ELF file of 32 bits, and 0xffffff8000000000 is mapped as code: if its addresses "
-        "were cut to 32 bits (objcopy -O elf32-i386), --system-map FILE takes those of the file of "
-        "64 bits\n"
+        "tiny.elf: an ELF file of 32 bits, and 0xffffff8000000000 is mapped as code: if its "
+        "addresses were cut to 32 bits (objcopy -O elf32-i386), --system-map FILE takes those of "
+        "the file of 64 bits\n"
     )
     assert 1 == ran.err.count(remark), ran.err
     symbols = tmp_path / "System.map"
