@@ -18,13 +18,14 @@ from crosswalk.emu.protect.attack import (
 )
 from crosswalk.emu.protect.attack_kinds import EXITS, ONE_RIGHT
 from crosswalk.emu.protect.kernel.attacks import (
-    EXECUTABLE,
     EXECUTE_FREE,
     AttackFrames,
     Code,
     attack_table,
 )
+from crosswalk.emu.protect.kernel.guest_code import executable, forged_root
 from crosswalk.walker.access import AccessType
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.protection.policy import TableKind
 
@@ -40,23 +41,23 @@ _EVENT_WORD = 8
 _USER_DATA, _USER_CODE = 0x00CF_F300_0000_FFFF, 0x00AF_FB00_0000_FFFF
 _KERNEL_CODE, _KERNEL_DATA = 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF
 
-_RUN_USER_CODE = f"""
+
+def _run_user_code(context: PagingContext) -> str:
+    return f"""
     mov rbx, USER_FRAME_ENTRY
     mov rdi, USER_FRAME_DIRECT
-    {EXECUTABLE}
+    {executable(context)}
     mov rbx, RESULT_DIRECT
     mov rax, MARK
     call rdi
 """
 
+
 # Tables with three pages in the lower half, for the user: text, the process's code and a stack. In
 # user mode the kernel's own code copies a word there, and returns to the process's code: VMCALL.
-_RUN_KERNEL_CODE = f"""
-    mov rsi, ROOT_DIRECT + 0x800
-    mov rdi, FREE0_DIRECT + 0x800
-    mov ecx, 256
-    cld
-    rep movsq
+def _run_kernel_code(context: PagingContext) -> str:
+    return f"""
+    {forged_root(context)}
     mov rbx, FREE0_DIRECT
     mov rax, FREE1 + 7
     mov [rbx], rax
@@ -93,14 +94,14 @@ _RUN_KERNEL_CODE = f"""
     mov rax, FREE0
     mov cr3, rax
     push 0x2b
-    push 0x2800
+    push 0x2800 - COPIER_POPS
     push 2
     push 0x33
     mov rax, COPIER_OFFSET
     push rax
     mov esi, 0x2100
     mov edi, 0x2000
-    mov ecx, 8
+    mov ecx, COPIER_COUNT
     iretq
 """
 
@@ -152,13 +153,13 @@ def _executions(frames: AttackFrames, kind: TableKind) -> tuple[Attack[Code], ..
         (
             USER_RUN_BY_KERNEL,
             "a process's code made executable in the direct map, and run there by the kernel",
-            _RUN_USER_CODE,
+            _run_user_code(frames.context),
             frames.user_frame,
         ),
         (
             KERNEL_RUN_BY_USER,
             "the kernel's text mapped for user mode by forged tables, and run there",
-            _RUN_KERNEL_CODE,
+            _run_kernel_code(frames.context),
             copier,
         ),
     )

@@ -2,11 +2,12 @@
 
 The code stands in for what an attacker makes the kernel run; the host puts it into a page of the
 kernel's own text. It ends with a HLT, and has worked if it has changed a word in memory, or set
-R15 to MARK.
+RBP to MARK. It is written for 64 bits, and is the same in 32: what isn't, by the words of the
+kernel's code or its paging mode, is in `crosswalk.emu.protect.kernel.guest_code`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crosswalk.emu.cpu.svm.exits import ExitCode
@@ -18,117 +19,118 @@ from crosswalk.emu.protect.attack import (
     NotStopped,
     Result,
 )
+from crosswalk.emu.protect.kernel.guest_code import (
+    WORDS,
+    GuestWords,
+    exception_gate,
+    executable,
+    forged_root,
+    identity,
+    root_executable,
+    window,
+    withholds_execution,
+    words_of,
+)
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import FRAME
 
 __all__ = [
     "DIRECT",
-    "EXECUTABLE",
     "EXECUTE_FREE",
     "IMAGE",
-    "MARK",
+    "USED_AS_TABLES",
+    "WITHOUT_NX",
     "AttackFrames",
     "Code",
     "attack_table",
     "lacking",
 ]
 
-DIRECT, IMAGE = 0xFFFF_8880_0000_0000, 0xFFFF_FFFF_8000_0000
-"""The linear addresses of physical address 0 without KASLR: in the direct map, in the image."""
-
-MARK = 0x5EED_C0DE_5EED_C0DE
+DIRECT, IMAGE = WORDS[64].direct, WORDS[64].image
+"""Where a 64-bit kernel has physical address 0 without KASLR: in the direct map, in the image."""
 
 _WRITE, _FETCH = 0x7, 0x15
 """Error codes of nested page faults: P, W and U; P, U and I/D."""
 
 _STORE = "mov rax, MARK\nmov [rbx], rax"
 _NO_WP = "mov rax, cr0\nand rax, -0x10001\nmov cr0, rax"
-# A root that has the kernel's half of the present one, in a free frame.
-_FORGED = """
-    mov rsi, ROOT_DIRECT + 0x800
-    mov rdi, FREE0_DIRECT + 0x800
-    mov ecx, 256
-    cld
-    rep movsq
-    mov rbx, FREE0_DIRECT
-    mov rax, FREE1 + 3
-    mov [rbx], rax
-    mov rbx, FREE1_DIRECT
-"""
 # Code that stores to RBX and halts; it is to run where RDI points.
-_PLANTED = f"""
-    mov rax, {0xF4_0389_48:#x}
+_PLANTED = """
+    mov rax, PLANTED
     mov [rdi], rax
     mov rbx, RESULT_DIRECT
     mov rax, MARK
 """
+_LOADED_FORGED = "mov rax, FREE0\nmov cr3, rax"
 # The stack in text, by an IDT of one gate: that of #UD.
-_EXCEPTION_FRAME = """
-    mov rbx, FREE0_DIRECT
-    mov rax, GATE_LOW
-    mov [rbx + 0x60], rax
-    mov rax, GATE_HIGH
-    mov [rbx + 0x68], rax
-    mov word ptr [rbx + 0x800], 0xfff
-    mov [rbx + 0x802], rbx
-    lidt [rbx + 0x800]
+_EXCEPTION = """
     mov rbx, TEXT_ENTRY
     or qword ptr [rbx], 2
     mov rsp, TEXT_DIRECT + 16
     invlpg [rsp]
     ud2
 """
-_FORGED_WINDOW = f"""{_FORGED}
-    mov rax, FREE2 + 3
-    mov [rbx], rax
-    mov rbx, FREE2_DIRECT
-    mov rax, FREE3 + 3
-    mov [rbx], rax
-    mov rbx, FREE3_DIRECT
-    mov rax, TEXT + 3
-    mov [rbx], rax
+# The kernel's own code copies; it takes some of what is on the stack before it returns.
+_COPIED = f"""
     mov rbx, RESULT_DIRECT
     {_STORE}
     mov rsi, RESULT_DIRECT
     xor edi, edi
-    mov ecx, 8
-    mov rax, FREE0
-    mov cr3, rax
+    mov ecx, COPIER_COUNT
+    {_LOADED_FORGED}
+    jmp calling
+copying:
+    sub rsp, COPIER_POPS
     mov rax, COPIER
-    call rax
+    jmp rax
+calling:
+    call copying
 """
-EXECUTABLE = "btr qword ptr [rbx], 63\ninvlpg [rdi]"
-"""Source that clears NX in the entry at RBX, that of the page at RDI."""
 EXECUTE_FREE = "execute free memory"
+
+USED_AS_TABLES = (
+    "any such frame may become a table, and a table without execution takes the emulator down"
+)
+WITHOUT_NX = "without NX the mappings let all memory be executed"
 
 _FIELDS = {"result": "free"}
 """The field of `AttackFrames` that a symbol is of, where the names differ."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttackFrames:
     """What attacks act on: physical addresses, but for those of code, which are linear.
 
-    `site` is the text that injected code replaces; `text`, `rodata` and `data` are frames of the
-    image; `free` are zeroed frames that may be written, not of the image; `user` is a page that a
-    user may execute, and `user_frame` its frame. `loaded` is a frame of code that the kernel has
-    loaded outside the image, `loaded_place` where it is mapped besides the direct map. `copier` is
-    code in text that copies RCX bytes from RSI to RDI and returns. `user`, `loaded_place` and
-    `copier` are linear addresses. `root` is the root table. What the kernel doesn't have is 0, and
-    `lacks` says why, by the field's name.
+    `context` is the paging under which it was found. `site` is the text that injected code
+    replaces; `text`, `rodata` and `data` are frames of the image; `free` are zeroed frames that may
+    be written, not of the image; `user` is a page that a user may execute, and `user_frame` its
+    frame. `loaded` is a frame of code that the kernel has loaded outside the image, `loaded_place`
+    where it is mapped besides the direct map. `copier` is code in text that copies RCX times
+    `copier_unit` bytes from RSI to RDI, takes `copier_pops` bytes off the stack and returns.
+    `user`, `loaded_place` and `copier` are linear addresses. What the kernel doesn't have is 0, and
+    `lacks` says why, by the field's name; or by that of a feature: `nx`, `smep`, `wp`, and `image`,
+    a mapping of the image besides the direct map.
     """
 
-    site: int
-    text: int
-    rodata: int
-    data: int
-    free: tuple[int, ...]
-    user: int
-    user_frame: int
-    copier: int
-    root: int
+    context: PagingContext
+    site: int = 0
+    text: int = 0
+    rodata: int = 0
+    data: int = 0
+    free: tuple[int, ...] = (0,)
+    user: int = 0
+    user_frame: int = 0
+    copier: int = 0
+    copier_unit: int = 1
+    copier_pops: int = 0
     loaded: int = 0
     loaded_place: int = 0
     lacks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def words(self) -> GuestWords:
+        """What the kernel's code has in this mode."""
+        return words_of(self.context)
 
     @property
     def result(self) -> int:
@@ -138,29 +140,32 @@ class AttackFrames:
     @property
     def copier_frame(self) -> int:
         """The frame that the code that copies lies in."""
-        return self.copier - IMAGE & -FRAME
+        return self.copier - self.words.image & -FRAME
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
     """The program of an attack: `does` says in a few words what its assembly `source` does.
 
-    It wants the word at physical address `target` changed; None: R15.
+    It wants the word at physical address `target` changed; None: RBP marked. What it `needs` is
+    named as in `lacks`, and is what its source doesn't name.
     """
 
     does: str
     source: str
     target: int | None
+    needs: tuple[str, ...] = ()
 
 
-def lacking(code: Code, frames: AttackFrames) -> str:
-    """Return why an attack can't be built: what its source names, and the kernel lacks; or "".
+def lacking(code: Code, lacks: Mapping[str, str], named: Mapping[str, str] = _FIELDS) -> str:
+    """Return why an attack can't be built: what its source names, or needs, and there isn't; or "".
 
-    A symbol of the source begins with its field's name; the code itself has to lie at the site.
+    `lacks` has why, by name. A symbol of the source begins with the name of what it is of, but for
+    those in `named`. The code itself has to lie at the site.
     """
-    begins = {each.lower() for each in re.findall(r"\b[A-Z]+", code.source)}
-    fields = {"site", *(_FIELDS.get(each, each) for each in begins)}
-    return next((why for name, why in frames.lacks.items() if name in fields), "")
+    begins = [each.lower() for each in re.findall(r"\b[A-Z]+", code.source)]
+    used = ("site", *code.needs, *(named.get(each, each) for each in begins))
+    return next((lacks[name] for name in used if name in lacks), "")
 
 
 def _attack(
@@ -170,14 +175,20 @@ def _attack(
     target: int | None,
     expected: Result,
     *,
+    needs: Sequence[str] = (),
     why: str = "",
     pinned: bool = True,
 ) -> Attack[Code]:
-    return Attack(name, Code(does, source, target), expected, why, pinned)
+    return Attack(name, Code(does, source, target, tuple(needs)), expected, why, pinned)
 
 
 def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
     """Return the attacks on these frames: those expected to be stopped first."""
+    return (*_stopped(frames), *_passed(frames))
+
+
+def _stopped(frames: AttackFrames) -> tuple[Attack[Code], ...]:
+    context = frames.context
     return (
         _attack(
             "clear WP",
@@ -185,6 +196,7 @@ def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
             f"{_NO_WP}\nmov rbx, TEXT_DIRECT\n{_STORE}",
             frames.text,
             Intercepted(ExitCode.CR0_WRITE),
+            needs=["wp"],
         ),
         _attack(
             "text, direct map",
@@ -200,6 +212,7 @@ def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
             f"{_NO_WP}\nmov rbx, TEXT_IMAGE\n{_STORE}",
             frames.text,
             NestedFault(frames.text, _WRITE),
+            needs=["image"],
             pinned=False,
         ),
         _attack(
@@ -213,7 +226,7 @@ def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
         _attack(
             "forge tables",
             "CR3 set to forged tables that map all memory writable, then text written",
-            f"{_FORGED}\nmov qword ptr [rbx], 0x83\nmov rax, FREE0\nmov cr3, rax\n"
+            f"{forged_root(context)}\n{identity(context)}\n{_LOADED_FORGED}\n"
             f"mov rbx, TEXT\n{_STORE}",
             frames.text,
             NestedFault(frames.text, _WRITE),
@@ -221,10 +234,11 @@ def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
         _attack(
             "execute data",
             "code stored in the kernel's data, made executable in its own entry, and run",
-            f"mov rdi, DATA_IMAGE\n{_PLANTED}\nmov rbx, DATA_ENTRY\n{EXECUTABLE}\n"
+            f"mov rdi, DATA_IMAGE\n{_PLANTED}\nmov rbx, DATA_ENTRY\n{executable(context)}\n"
             "mov rbx, RESULT_DIRECT\njmp rdi",
             frames.result,
             NestedFault(frames.data, _FETCH),
+            needs=["nx"],
         ),
         _attack(
             "loaded code",
@@ -237,11 +251,12 @@ def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
         _attack(
             "execute user code",
             "CR4.SMEP cleared, a process's code run in the kernel",
-            "mov rbx, USER_ENTRY\nbtr qword ptr [rbx], 63\nmov rax, cr4\n"
+            f"{root_executable(context)}mov rax, cr4\n"
             "and rax, -0x100001\nmov cr4, rax\nmov rbx, RESULT_DIRECT\n"
             "mov rax, MARK\nmov rdi, USER\ncall rdi",
             frames.result,
             Intercepted(ExitCode.CR4_WRITE),
+            needs=["smep"],
         ),
         _attack(
             "clear NXE",
@@ -249,32 +264,42 @@ def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
             "mov ecx, 0xc0000080\nrdmsr\nand eax, -0x801\nwrmsr",
             None,
             Intercepted(ExitCode.MSR),
+            needs=["nx"],
         ),
         _attack(
             "exception frame",
             "the stack put into text by a forged entry, then an exception",
-            _EXCEPTION_FRAME,
+            f"{exception_gate(context)}\n{_EXCEPTION}",
             frames.text,
             DeliveryRefused(),
         ),
+    )
+
+
+def _passed(frames: AttackFrames) -> tuple[Attack[Code], ...]:
+    """Return the attacks that aren't stopped."""
+    context = frames.context
+    withheld = withholds_execution(context)
+    return (
         _attack(
             "forge the patching window",
             "forged tables with one page in the lower half, text; the kernel's own copying "
             "code called",
-            _FORGED_WINDOW,
+            f"{forged_root(context)}\n{window(context)}\n{_COPIED}",
             frames.text,
             NotStopped(),
             why="it does all that the kernel does when it patches",
         ),
         _attack(
             EXECUTE_FREE,
-            "code stored in memory that isn't the image's, made executable, and run",
-            f"mov rdi, FREE0_DIRECT\n{_PLANTED}\nmov rbx, FREE0_ENTRY\n{EXECUTABLE}\n"
+            "code stored in memory that isn't the image's, made executable, and run"
+            if withheld
+            else "code stored in memory that isn't the image's, and run",
+            f"mov rdi, FREE0_DIRECT\n{_PLANTED}\nmov rbx, FREE0_ENTRY\n{executable(context)}\n"
             "mov rbx, RESULT_DIRECT\njmp rdi",
             frames.result,
             NotStopped(),
-            why="any such frame may become a table, and a table without execution takes the "
-            "emulator down",
+            why=USED_AS_TABLES if withheld else WITHOUT_NX,
         ),
         _attack(
             "free loaded code",

@@ -14,8 +14,9 @@ from crosswalk.emu.protect.attack import (
     violation_result,
 )
 from crosswalk.emu.protect.kernel.attack_kinds import attacks_for
-from crosswalk.emu.protect.kernel.attacks import IMAGE, MARK, AttackFrames, Code, lacking
+from crosswalk.emu.protect.kernel.attacks import AttackFrames, Code, lacking
 from crosswalk.emu.protect.kernel.ept import EptProtection, EptRefusal, exit_words
+from crosswalk.emu.protect.kernel.guest_code import MARKED
 from crosswalk.emu.protect.kernel.injected import find_frames, injected_code, planted
 from crosswalk.walker.architecture import RFlags, Vector
 from crosswalk.walker.nested.outcome import EptViolation
@@ -36,7 +37,7 @@ def attack_under_ept(host: EptProtection) -> Iterator[Attacked[Code]]:
     yield from run_attacks(
         EptSubject(host, frames),
         attacks_for(frames, host.kind),
-        lacking=lambda attack: lacking(attack.program, frames),
+        lacking=lambda attack: lacking(attack.program, frames.lacks),
     )
 
 
@@ -69,14 +70,14 @@ class EptSubject:
         """Run the code of an attack with interrupts off, and return its result."""
         host, frames, guest = self._host, self._frames, self._host.guest
         target, memory = attack.program.target, self._host.memory
-        code = injected_code(attack, memory, host.context, frames)
+        code = injected_code(attack, memory, frames)
         for pa, data in planted(frames, code):
             guest.write(pa, data)
         before = None if target is None else memory.word(target)
         exceptions = sum(1 << vector for vector in _ENDS)
         guest.vmx.set(
             {
-                Field.RIP: IMAGE + frames.site,
+                Field.RIP: frames.words.image + frames.site,
                 Field.RFLAGS: self._rflags,
                 Field.INTERRUPTIBILITY: 0,
                 Field.ACTIVITY: 0,
@@ -89,7 +90,7 @@ class EptSubject:
         guest.vmx.set({Field.EXCEPTION_BITMAP: 0})
         stopped = _stopped(host.refusal)
         if target is None:
-            works = host.left.register("r15") == MARK
+            works = host.left.register(MARKED) == frames.words.mark
         else:
             works = memory.word(target) != before
         if works:

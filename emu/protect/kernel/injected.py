@@ -3,30 +3,48 @@
 The code of an attack replaces the text at `AttackFrames.site`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import capstone
 import numpy as np
 from capstone import x86_const as operands
 
+from crosswalk.emu.cpu.cpu import GENERAL
+from crosswalk.emu.cpu.decoding import decoder, register_number
 from crosswalk.emu.protect.attack import Attack
-from crosswalk.emu.protect.kernel.attacks import DIRECT, IMAGE, MARK, AttackFrames, Code
+from crosswalk.emu.protect.kernel.attacks import AttackFrames, Code
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
-from crosswalk.emu.protect.kernel.guestwalk import find_leaf, lower_leaves
+from crosswalk.emu.protect.kernel.guest_code import (
+    MARKED,
+    GuestWords,
+    in_words,
+    withholds_execution,
+    words_of,
+)
+from crosswalk.emu.protect.kernel.guestwalk import Leaf, find_leaf, lower_leaves
+from crosswalk.emu.protect.kernel.rights import section_frames
 from crosswalk.emu.protect.kernel.rules import may
 from crosswalk.emu.protect.permissions import Bools, executes
 from crosswalk.guest.assembler import assemble
-from crosswalk.walker.context import PagingContext
+from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.entry import Entry, level_of
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.protection.pagelist import Permission
 
-__all__ = ["find_frames", "free_frames", "injected_code", "planted"]
+__all__ = [
+    "assembled",
+    "features_lacking",
+    "find_frames",
+    "free_frames",
+    "injected_code",
+    "planted",
+]
 
-_NX = 1 << 63
 _SITE_PAGES = 2
 _FREE, _LOOKED_AT = 6, 64
-_COPIES = (b"\xf3\xa4\xc3", b"\xf3\xa4\xe9")  # rep movsb, and a return or a jump to one
+_COPIES = ((b"\xf3\xa4", 1), (b"\xf3\xa5", 4))
+"""REP MOVSB and REP MOVSD, and the bytes that are copied for each that RCX counts."""
 _LACKING = {
     "site": "sealed text for the attacker's code",
     "text": "sealed text beside that",
@@ -42,33 +60,32 @@ _MAPPED = {"site", "text", "rodata", "data"}
 """What has to be mapped at its address in the direct map and in the image."""
 
 _JUMPS, _READ_AHEAD = 4, 48
-_DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-_DECODER.detail = True
 _HARMLESS = (operands.X86_INS_NOP, operands.X86_INS_TEST, operands.X86_INS_LFENCE)
 """What may stand before the RET of a return thunk."""
 
 _DROPS = {("lea", "rsp, [rsp + 8]"), ("add", "rsp, 8")}
 
-_USER_CODE = bytes.fromhex("488903 c3 0f01c1")  # mov [rbx], rax; ret; vmcall
-_LEAVES = 4  # Where VMCALL is in it.
-_KERNEL_CODE = 0x10
-_INTERRUPT_GATE = 0x8E00
+_FOLLOWED = (operands.X86_INS_JMP, operands.X86_INS_CALL)
+_RSP, _WORD = GENERAL.index("rsp"), 2
+_RETURN_AND_LEAVE = bytes.fromhex("c3 0f01c1")  # ret; vmcall
 
 
-def injected_code(
-    attack: Attack[Code], memory: PhysicalMemory, context: PagingContext, frames: AttackFrames
+def assembled(
+    attack: Attack[Code], words: GuestWords, address: int, symbols: Mapping[str, int]
 ) -> bytes:
-    """Return the code of an attack; it ends with interrupts off, in HLT.
-
-    `context` is the paging under which the frames were found.
-    """
-    site = IMAGE + frames.site
-    source = f"cli\n{attack.program.source}\nmov r15, MARK\nhlt"
-    symbols = _symbols(memory, context, frames)
-    code = assemble(attack.name, source, bits=64, address=site, symbols=symbols)
+    """Return the code of an attack at a linear address; it ends with interrupts off, in HLT."""
+    source = in_words(f"cli\n{attack.program.source}\nmov {MARKED}, MARK\nhlt", words.bits)
+    symbols = {"MARK": words.mark, **symbols}
+    code = assemble(attack.name, source, bits=words.bits, address=address, symbols=symbols)
     if len(code) > FRAME:
         raise CrosswalkError(f"{attack.name}: {len(code)} bytes of code")
     return code
+
+
+def injected_code(attack: Attack[Code], memory: PhysicalMemory, frames: AttackFrames) -> bytes:
+    """Return the code of an attack on these frames, as it replaces the text at their site."""
+    site = frames.words.image + frames.site
+    return assembled(attack, frames.words, site, _symbols(memory, frames))
 
 
 def planted(frames: AttackFrames, code: bytes) -> tuple[tuple[int, bytes], ...]:
@@ -76,43 +93,40 @@ def planted(frames: AttackFrames, code: bytes) -> tuple[tuple[int, bytes], ...]:
     return (
         (frames.site, code),
         (frames.site + FRAME - 1, b"\xf4"),
-        (frames.user_frame, _USER_CODE),
+        (frames.user_frame, frames.words.stores + _RETURN_AND_LEAVE),
     )
 
 
-def _symbols(
-    memory: PhysicalMemory, context: PagingContext, frames: AttackFrames
-) -> dict[str, int]:
+def _symbols(memory: PhysicalMemory, frames: AttackFrames) -> dict[str, int]:
+    words, context = frames.words, frames.context
+    direct, image = words.direct, words.image
     named = {"text": frames.text, "rodata": frames.rodata, "data": frames.data}
     named["loaded"] = frames.loaded
-    named |= {"result": frames.result, "root": frames.root}
+    named |= {"result": frames.result, "root": context.root}
     named |= {f"free{number}": pa for number, pa in enumerate(frames.free[:-1])}
     named |= {"user_frame": frames.user_frame, "copier_frame": frames.copier_frame}
-    symbols = {"MARK": MARK, "USER": frames.user, "COPIER": frames.copier, "LEAVES": _LEAVES}
-    symbols["LOADED_PLACE"] = frames.loaded_place
+    symbols = {"USER": frames.user, "COPIER": frames.copier}
+    symbols["PLANTED"] = int.from_bytes(words.store_and_halt, "little")
+    symbols["LEAVES"] = len(words.stores) + 1
+    symbols["COPIER_COUNT"] = words.size // frames.copier_unit
+    symbols["COPIER_POPS"] = frames.copier_pops
     symbols["COPIER_OFFSET"] = frames.copier % FRAME
+    symbols["LOADED_PLACE"] = frames.loaded_place
     for name, pa in named.items():
         symbols[name.upper()] = pa
-        symbols[f"{name.upper()}_DIRECT"] = DIRECT + pa
-        symbols[f"{name.upper()}_IMAGE"] = IMAGE + pa
-    image = {"RODATA": frames.rodata, "DATA": frames.data}
-    direct = {"TEXT": frames.text, "FREE0": frames.free[0], "USER_FRAME": frames.user_frame}
-    direct["LOADED"] = frames.loaded
-    for base, mapped in ((IMAGE, image), (DIRECT, direct)):
-        for name, pa in mapped.items():
-            # What isn't mapped is lacking, and no attack that is built names it.
-            if leaf := find_leaf(memory, context, base + pa):
-                symbols[f"{name}_ENTRY"] = DIRECT + leaf.entry
-    if leaf := find_leaf(memory, context, frames.loaded_place):
-        symbols["LOADED_PLACE_ENTRY"] = DIRECT + leaf.entry
+        symbols[f"{name.upper()}_DIRECT"] = direct + pa
+        symbols[f"{name.upper()}_IMAGE"] = image + pa
+    places = {name: image + pa for name, pa in named.items() if name in {"rodata", "data"}}
+    places |= {name: direct + named[name] for name in ("text", "free0", "user_frame", "loaded")}
     # Other code than the image's isn't mapped with it.
-    if leaf := find_leaf(memory, context, IMAGE + frames.text):
-        symbols["TEXT_IMAGE_ENTRY"] = DIRECT + leaf.entry
-    symbols["USER_ENTRY"] = DIRECT + frames.root + 8 * (frames.user >> 39)  # of the root
-    handler = IMAGE + frames.site + FRAME - 1
-    low = handler & 0xFFFF | _KERNEL_CODE << 16 | _INTERRUPT_GATE << 32
-    symbols["GATE_LOW"] = low | (handler >> 16 & 0xFFFF) << 48
-    symbols["GATE_HIGH"] = handler >> 32
+    places |= {"text_image": image + frames.text, "loaded_place": frames.loaded_place}
+    for name, va in places.items():
+        # What isn't mapped is lacking, and no attack that is built names it.
+        if leaf := find_leaf(memory, context, va):
+            symbols[f"{name.upper()}_ENTRY"] = direct + leaf.entry
+    root = level_of(context, context.levels)
+    symbols["USER_ENTRY"] = direct + context.root + root.entry_size * root.index(frames.user)
+    symbols["GATE_LOW"], symbols["GATE_HIGH"] = words.gate_words(image + frames.site + FRAME - 1)
     return symbols
 
 
@@ -121,17 +135,23 @@ def find_frames(host: Enforcement) -> AttackFrames:
 
     What it doesn't have is in `lacks`.
     """
-    grants, memory, context = host.grants, host.memory, host.context
-    text = _numbers(grants.text)
-    writable = may(grants.permissions, Permission.WRITE)
-    executable = may(grants.permissions, Permission.EXECUTE)
+    memory, context = host.memory, host.context
+    direct = words_of(context).direct
+    writable = may(host.grants.permissions, Permission.WRITE)
+    text, sealed_data, kept_data = _parts(host)
     rodata = (
         frame
-        for frame in _numbers(grants.sealed & ~grants.text & ~executable)
-        if (leaf := find_leaf(memory, context, IMAGE + frame * FRAME)) and leaf.size == FRAME
+        for frame in sealed_data
+        if (leaf := _mapped(memory, context, words_of(context).image, frame * FRAME))
+        and leaf.size == FRAME
     )
-    data = _numbers(grants.kept & writable & ~executable & ~grants.tables)
-    free = [each * FRAME for each in free_frames(memory, writable & ~grants.image & ~grants.tables)]
+    # A frame that nothing maps for good isn't in the direct map.
+    idle = writable & may(host.rights.own, Permission.WRITE) & ~host.grants.image
+    free = [
+        each * FRAME
+        for each in free_frames(memory, idle & ~host.grants.tables)
+        if _mapped(memory, context, direct, each * FRAME)
+    ]
     users = (
         (va, pa)
         for va, pa in _user_code(memory, context)
@@ -140,26 +160,70 @@ def find_frames(host: Enforcement) -> AttackFrames:
     )
     loaded, place = _loaded(host)
     site, other = (text[0], text[_SITE_PAGES]) if len(text) > _SITE_PAGES else (0, 0)
+    copier, unit, pops = _copier(host, text)
     found = {
         "site": site * FRAME,
         "text": other * FRAME,
         "rodata": next(rodata, 0) * FRAME,
-        "data": data[-1] * FRAME if data else 0,
-        "copier": _copier(host, text),
+        "data": kept_data[-1] * FRAME if kept_data else 0,
+        "copier": copier,
         "loaded": loaded,
     }
     user, user_frame = next(users, (0, 0))
     frames = {**found, "user": user, "free": len(free) == _FREE}
     lacks = {name: f"the kernel has no {_LACKING[name]}" for name in frames if not frames[name]}
+    lacks |= _moved(memory, context, {name: found[name] for name in _MAPPED - set(lacks)})
     return AttackFrames(
+        context=context,
         **found,
         user=user,
         user_frame=user_frame,
+        copier_unit=unit,
+        copier_pops=pops,
         loaded_place=place,
         free=tuple(free) if len(free) == _FREE else (0,) * _FREE,
-        root=context.root,
-        lacks=lacks | _moved(memory, context, {name: found[name] for name in _MAPPED - set(lacks)}),
+        lacks=lacks | features_lacking(host.pinned, context),
     )
+
+
+def features_lacking(pinned: Mapping[str, list[str]], context: PagingContext) -> dict[str, str]:
+    """Return why attacks on a feature can't be built, by the features' names in `AttackFrames`.
+
+    `pinned` are the pinned bits by register.
+    """
+    words = words_of(context)
+    nx = "" if "NXE" in pinned["efer"] else "EFER.NXE is clear"
+    why = {
+        "wp": "" if "WP" in pinned["cr0"] else "CR0.WP is clear",
+        "smep": "" if "SMEP" in pinned["cr4"] else "CR4.SMEP is clear",
+        "nx": "32-bit paging has no NX" if context.mode is PagingMode.BIT32 else nx,
+        "image": "" if words.image != words.direct else "the image has no mapping of its own",
+    }
+    return {name: each for name, each in why.items() if each}
+
+
+def _parts(host: Enforcement) -> tuple[list[int], list[int], list[int]]:
+    """Return the frames of the image's text, of its read-only data, and of data that it keeps.
+
+    Where NX withholds no execution, the sections of the image tell them apart.
+    """
+    grants, kernel = host.grants, host.kernel
+    writable = may(grants.permissions, Permission.WRITE)
+    executable = may(grants.permissions, Permission.EXECUTE)
+    text, sealed = grants.text, grants.sealed & ~grants.text & ~executable
+    data = grants.kept & writable & ~grants.tables
+    if withholds_execution(host.context):
+        data &= ~executable
+    else:
+        text = text & section_frames(kernel, {".text"}, len(text))
+        sealed = grants.sealed & section_frames(kernel, {".rodata"}, len(text))
+    return _numbers(text), _numbers(sealed), _numbers(data)
+
+
+def _mapped(memory: PhysicalMemory, context: PagingContext, base: int, pa: int) -> Leaf | None:
+    """Return the page at `base` + `pa`, if it leads to `pa`."""
+    leaf = find_leaf(memory, context, base + pa)
+    return leaf if leaf is not None and leaf.pa + (base + pa) % leaf.size == pa else None
 
 
 def _loaded(host: Enforcement) -> tuple[int, int]:
@@ -167,10 +231,10 @@ def _loaded(host: Enforcement) -> tuple[int, int]:
 
     By the kernel's own tables, whatever the host has sealed; zeros if there is none.
     """
-    own = host.rights.own
+    own, base = host.rights.own, words_of(host.context).direct
     code = may(own, Permission.EXECUTE) & ~may(own, Permission.WRITE) & ~host.grants.sealed
     for frame, places in host.rights.places(code).items():
-        direct = DIRECT + frame * FRAME
+        direct = base + frame * FRAME
         other = next((va for va in places if va != direct), 0)
         if other and direct in places:
             return frame * FRAME, other
@@ -181,13 +245,13 @@ def _moved(
     memory: PhysicalMemory, context: PagingContext, frames: dict[str, int]
 ) -> dict[str, str]:
     """Return which of these frames aren't mapped where attacks expect them to be, and why not."""
-    found = {}
-    for name, pa in sorted(frames.items()):
-        for base in (DIRECT, IMAGE):
-            leaf = find_leaf(memory, context, base + pa)
-            if leaf is None or leaf.pa + (base + pa) % leaf.size != pa:
-                found[name] = f"{pa:#x} isn't mapped at {base + pa:#x}: KASLR?"
-    return found
+    words = words_of(context)
+    return {
+        name: f"{pa:#x} isn't mapped at {base + pa:#x}: KASLR?"
+        for name, pa in sorted(frames.items())
+        for base in (words.direct, words.image)
+        if _mapped(memory, context, base, pa) is None
+    }
 
 
 def free_frames(memory: PhysicalMemory, among: Bools) -> Iterator[int]:
@@ -209,51 +273,70 @@ def _user_code(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple
 
     With page-table isolation this root itself forbids execution, and the user's own one allows it.
     """
+    withheld = int(Entry.XD) if withholds_execution(context) else 0
     for va in lower_leaves(memory, context):
         leaf = find_leaf(memory, context, va)
-        if leaf is not None and leaf.user and not (memory.word(leaf.entry) or 0) & _NX:
+        if leaf is not None and leaf.user and not (memory.word(leaf.entry) or 0) & withheld:
             yield va, leaf.pa + va % leaf.size
 
 
-def _copier(host: Enforcement, text: list[int]) -> int:
-    """Return the address of code that copies a string and returns, 0 if there is none."""
+def _copier(host: Enforcement, text: list[int]) -> tuple[int, int, int]:
+    """Return the address of code that copies a string and returns, 0 if there is none.
+
+    Also the bytes that it copies at once, and those that it takes off the stack before it returns.
+    """
     if not text:
-        return 0
+        return 0, 1, 0
+    words = words_of(host.context)
     first = text[0] * FRAME
     content = host.memory.read(first, (text[-1] + 1) * FRAME - first)
-    for code in _COPIES:
+    for code, unit in _COPIES:
         at = content.find(code)
         while at >= 0:
-            if host.grants.text[(first + at) // FRAME] and _returns(content, at + len(code) - 1):
-                return IMAGE + first + at
+            pops = _popped(content, at + len(code), words.bits)
+            if pops is not None and (first + at) // FRAME in text:
+                return words.image + first + at, unit, pops
             at = content.find(code, at + 1)
-    return 0
+    return 0, 1, 0
 
 
-def _returns(content: bytes, at: int) -> bool:
-    """Return whether code, from a RET or JMP on, returns at once.
+def _popped(content: bytes, at: int, bits: int) -> int | None:
+    """Return what code takes off the stack before it returns at once, in bytes; None if it doesn't.
 
-    A RET may be a jump to a thunk, and that a call whose own return address is dropped.
+    It may pop registers. A RET may be a jump to a thunk, and that a call whose own return address
+    is dropped.
     """
-    called = False
+    decoded, called, pops = decoder(bits), False, 0
     for _ in range(_JUMPS):
-        for each in _DECODER.disasm(content[at : at + _READ_AHEAD], at):
+        for each in decoded.disasm(content[at : at + _READ_AHEAD], at):
             if each.id == operands.X86_INS_RET:
-                return not called
-            direct = each.operands[:1] and each.operands[0].type == operands.X86_OP_IMM
-            if direct and each.id in {operands.X86_INS_JMP, operands.X86_INS_CALL}:
+                return None if called or each.operands else pops
+            kind = each.operands[0].type if each.operands else operands.X86_OP_INVALID
+            if kind == operands.X86_OP_IMM and each.id in _FOLLOWED:
                 called = called or each.id == operands.X86_INS_CALL
                 at = each.operands[0].imm
                 break
             if (each.mnemonic, each.op_str) in _DROPS:
                 called = False
+            elif each.id == operands.X86_INS_POP and not called and _general(each):
+                pops += bits // 8
             elif each.id not in _HARMLESS:
-                return False
+                return None
         else:
-            return False
+            return None
         if not 0 <= at < len(content):
-            return False
-    return False
+            return None
+    return None
+
+
+def _general(popped: capstone.CsInsn) -> bool:
+    """Return whether a POP loads a whole general register other than the stack pointer."""
+    operand = popped.operands[0]
+    return (
+        operand.type == operands.X86_OP_REG
+        and operand.size > _WORD
+        and register_number(popped.op_str) not in {None, _RSP}
+    )
 
 
 def _numbers(frames: Bools) -> list[int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from crosswalk.emu.cpu.cpu import GENERAL, Segment
+from crosswalk.emu.cpu.cpu import GENERAL
 from crosswalk.emu.pc.pc import Ended, Stop
 from crosswalk.emu.protect.attack import (
     Attack,
@@ -14,14 +14,8 @@ from crosswalk.emu.protect.attack import (
     exit_result,
     run_attacks,
 )
-from crosswalk.emu.protect.kernel.attacks import (
-    IMAGE,
-    MARK,
-    AttackFrames,
-    Code,
-    attack_table,
-    lacking,
-)
+from crosswalk.emu.protect.kernel.attacks import AttackFrames, Code, attack_table, lacking
+from crosswalk.emu.protect.kernel.guest_code import MARKED, words_of
 from crosswalk.emu.protect.kernel.injected import find_frames, injected_code, planted
 from crosswalk.emu.protect.kernel.protection import Protection, Refusal
 from crosswalk.walker.architecture import RFlags
@@ -29,10 +23,7 @@ from crosswalk.walker.architecture import RFlags
 __all__ = ["KernelSubject", "attack_kernel", "linux_subject"]
 
 _SECONDS = 20
-_R15 = GENERAL.index("r15")
-# Flat segments, for a guest that is in user mode when it is attacked.
-_CODE_SEGMENT = Segment(0x10, 0, 0xFFFF_FFFF, 0x00A0_9B00)
-_STACK_SEGMENT = Segment(0x18, 0, 0xFFFF_FFFF, 0x00C0_9300)
+_MARKED = GENERAL.index(MARKED)
 
 
 def attack_kernel(protection: Protection) -> Iterator[Attacked[Code]]:
@@ -44,7 +35,7 @@ def attack_kernel(protection: Protection) -> Iterator[Attacked[Code]]:
     yield from run_attacks(
         linux_subject(protection, frames),
         attack_table(frames),
-        lacking=lambda attack: lacking(attack.program, frames),
+        lacking=lambda attack: lacking(attack.program, frames.lacks),
     )
 
 
@@ -52,9 +43,9 @@ def linux_subject(protection: Protection, frames: AttackFrames) -> "KernelSubjec
     """Return Linux as the subject of attacks on these frames."""
 
     def plant(attack: Attack[Code]) -> Iterable[tuple[int, bytes]]:
-        return planted(frames, injected_code(attack, protection.memory, protection.context, frames))
+        return planted(frames, injected_code(attack, protection.memory, frames))
 
-    return KernelSubject(protection, IMAGE + frames.site, plant)
+    return KernelSubject(protection, frames.words.image + frames.site, plant)
 
 
 class KernelSubject:
@@ -73,6 +64,7 @@ class KernelSubject:
         self._protection, self._start, self._plant = protection, start, plant
         machine = protection.machine
         machine.cpu.load()
+        self._words = words_of(protection.context)
         self._cpu = machine.cpu.snapshot()
         self._ram = machine.ram.bytes.copy()
         self._rflags = machine.cpu.rflags
@@ -102,9 +94,7 @@ class KernelSubject:
             machine.ram.write(pa, data)
         machine.engine.ctl_flush_tb()
         with machine.cpu.changed():
-            if machine.cpu.cpl:
-                machine.cpu.enter(_CODE_SEGMENT, 0)
-                machine.cpu.set_segment("ss", _STACK_SEGMENT)
+            self._enter_kernel()
             machine.cpu.rip = self._start
         machine.cpu.rflags = self._rflags & ~RFlags.IF
         before = None if target is None else machine.ram.read(target, 8)
@@ -112,12 +102,21 @@ class KernelSubject:
         machine.cpu.load()
         stopped = _stopped(ended, protection.refusal)
         if target is None:
-            works = machine.cpu.general(_R15) == MARK
+            marked = machine.cpu.general(_MARKED) & (1 << self._words.bits) - 1
+            works = marked == self._words.mark
         else:
             works = machine.ram.read(target, 8) != before
         if works:
             return NotStopped() if stopped is None else Other(f"works, then {stopped}")
         return stopped or Other(ended.stop.value)
+
+    def _enter_kernel(self) -> None:
+        """Go to flat segments at privilege level 0, wherever the guest is."""
+        cpu, words = self._protection.machine.cpu, self._words
+        if words.bits == 32:
+            for name in ("ds", "es"):
+                cpu.set_segment(name, words.stack)
+        cpu.enter(words.code, 0, words.stack)
 
 
 def _stopped(ended: Ended, refusal: Refusal | None) -> Result | None:

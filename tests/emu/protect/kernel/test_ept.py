@@ -18,6 +18,7 @@ from crosswalk.emu.protect.kernel.attacks import IMAGE, AttackFrames, attack_tab
 from crosswalk.emu.protect.kernel.ept import exit_words
 from crosswalk.guest.monitor.commands import REGISTERS
 from crosswalk.walker.access import AccessType
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.protection.policy import TableKind
 
 ENDED = Exit.of([*range(0x100, 0x100 + len(REGISTERS)), 0, *[0] * len(EXIT_FIELDS)])
@@ -30,7 +31,7 @@ FRAMES = AttackFrames(
     user=0x40_0000,
     user_frame=0x7000,
     copier=IMAGE + 0x8123,
-    root=0x9000,
+    context=PagingContext(cr3=0x9000),
 )
 
 

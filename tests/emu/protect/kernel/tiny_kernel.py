@@ -15,6 +15,7 @@ from crosswalk.emu.protect.kernel.attacks import DIRECT, IMAGE, AttackFrames, at
 from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.emu.protect.kernel.scenario import Guest
 from crosswalk.guest.assembler import assemble
+from crosswalk.walker.context import PagingContext
 from tests.emu.cpu.assembly import SAY, SLEEP
 
 PAGE = 0x1000
@@ -263,10 +264,7 @@ def guest(then=""):
     return Guest(kernel=tiny_kernel(then), initrd=b"", arguments="", on_line=None)
 
 
-NAMES = [
-    each.name
-    for each in attack_table(AttackFrames(0, 0, 0, 0, (0,), user=0, user_frame=0, copier=0, root=0))
-]
+NAMES = [each.name for each in attack_table(AttackFrames(context=PagingContext(cr3=0)))]
 
 
 class Protected:
