@@ -19,10 +19,9 @@ from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.blame import Moment, Store, StoreLog, WatchedWord, Written
 from crosswalk.emu.load.boot import Boot, Reached
-from crosswalk.emu.load.elf import read_elf_guest
+from crosswalk.emu.load.code_names import CALLERS, CodeNames
 from crosswalk.emu.load.image import GuestImage
 from crosswalk.emu.load.points import Point
-from crosswalk.emu.load.stack import behind_call
 from crosswalk.emu.report.text import count_text, entry_name
 from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.aliases import Aliases, AliasQuery
@@ -30,15 +29,12 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry, level_of
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME, PhysicalMemory, Segments
-from crosswalk.walker.symbols.spans import Spans
 from crosswalk.walker.translate import Step, Walk, walk
 
 __all__ = ["Rerun", "blame_at", "blame_key", "report_blame"]
 
 _MAPPINGS = 8
 """How many mappings of a frame are walked."""
-_CALLERS = 6
-"""How many return addresses of a stack are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,7 @@ def report_blame(
     if not options.blame:
         return []
     blamed = _blame(options.blame, ram, reached, rerun)
-    code = _Code(options, image)
+    code = _code(options, image)
     beyond = next((rip for rip in _writers(blamed) if rip >> 32), None)
     if beyond is not None:
         report_cut_symbols(options, image, f"code runs at {beyond:#x}")
@@ -169,49 +165,18 @@ def _words(context: PagingContext, path: Walk) -> Iterator[WatchedWord]:
         yield WatchedWord(step.pa, level_of(context, step.level).entry_size)
 
 
-class _Code:
-    """The guest's code, by its file: what an instruction is called, and what calls."""
-
-    def __init__(self, options: argparse.Namespace, image: GuestImage) -> None:
-        given = options.system_map
-        self._symbols: Spans = image.names if given is None else symbols_of(str(given)).symbols
-        self._segments = read_elf_guest(image.file).segments if image.file else ()
-
-    def name(self, rip: int) -> str | None:
-        """Return "symbol+0x12"; None where the address lies in no symbol."""
-        for address in (rip, *self._linked(rip)):
-            (row,) = self._symbols.rows_at(np.array([address], np.uint64)).tolist()
-            if row >= 0:
-                symbol = self._symbols[row]
-                offset = address - symbol.start
-                return f"{symbol.name}+{offset:#x}" if offset else symbol.name
-        return None
-
-    def _linked(self, address: int) -> Iterator[int]:
-        """Yield where code is linked to that runs at its physical address: an early kernel does."""
-        for each in self._segments:
-            if each.pa != each.va and 0 <= address - each.pa < each.size:
-                yield address - each.pa + each.va
-
-    def return_addresses(self, stack: Sequence[int]) -> list[str]:
-        """Return what a stack's words are called that lie behind a CALL, the last ones first.
-
-        Without frame pointers nothing tells which of them will be returned to: one may be left from
-        a call that has returned.
-        """
-        found = (self.name(word) for word in stack if self._behind_call(word))
-        return list(islice((name for name in found if name is not None), _CALLERS))
-
-    def _behind_call(self, address: int) -> bool:
-        return any(
-            behind_call(each.content, address - start)
-            for each in self._segments
-            for start in (each.va, each.pa)
-            if 0 < address - start <= len(each.content)
-        )
+def _code(options: argparse.Namespace, image: GuestImage) -> CodeNames:
+    given = options.system_map
+    return CodeNames(image, None if given is None else symbols_of(str(given)).symbols)
 
 
-def _lines(blamed: Sequence[_Blamed], code: _Code) -> Iterator[str]:
+def _callers(code: CodeNames, stack: Sequence[int]) -> list[str]:
+    """Return what the return addresses of a stack are called that have a name, the last first."""
+    names = map(code.name_behind, code.return_addresses(stack))
+    return list(islice((name for name in names if name is not None), CALLERS))
+
+
+def _lines(blamed: Sequence[_Blamed], code: CodeNames) -> Iterator[str]:
     """Yield what was written, entry by entry, for people."""
     told: set[int] = set()
     for each in blamed:
@@ -230,7 +195,7 @@ def _lines(blamed: Sequence[_Blamed], code: _Code) -> Iterator[str]:
             yield f"  … and {each.more:,} more mappings of this frame"
 
 
-def _entry_lines(blamed: _Blamed, step: Step, code: _Code, *, again: bool) -> Iterator[str]:
+def _entry_lines(blamed: _Blamed, step: Step, code: CodeNames, *, again: bool) -> Iterator[str]:
     """Yield what was written to an entry; its stores not `again`."""
     written = blamed.written.get(step.pa)
     title = f"  {entry_name(blamed.context, step)} {step.pa:#x}:"
@@ -254,7 +219,7 @@ def _entry_lines(blamed: _Blamed, step: Step, code: _Code, *, again: bool) -> It
     for store in written.stores:
         yield from _unseen_lines(left, store.before, digits)
         yield f"    {store.after:0{digits}x} {_by_text(store, code)}; {_moment_text(store.moment)}"
-        if callers := code.return_addresses(store.stack):
+        if callers := _callers(code, store.stack):
             yield f"      return addresses on the stack: {', '.join(callers)}"
         left = store.after
     yield from _unseen_lines(left, written.last, digits)
@@ -274,7 +239,7 @@ def _unseen_text(left: int, found: int) -> str:
     return "changed by no store: by the delivery of an event, or by a store from the page before"
 
 
-def _by_text(store: Store, code: _Code) -> str:
+def _by_text(store: Store, code: CodeNames) -> str:
     name = code.name(store.rip)
     place = f"{name} ({store.rip:#x})" if name else f"{store.rip:#x}"
     times = f", in {store.times:,} parts" if store.times > 1 else ""
@@ -287,7 +252,7 @@ def _moment_text(moment: Moment) -> str:
     return f"{moment.seconds:.6f} s{calls}, {shown}"
 
 
-def _records(blamed: Sequence[_Blamed], code: _Code) -> list[dict[str, Any]]:
+def _records(blamed: Sequence[_Blamed], code: CodeNames) -> list[dict[str, Any]]:
     """Return what was written, entry by entry, as JSON has it: a record for each target.
 
     Of an entry `stores` are the last ones; `count` is the number of all of them.
@@ -309,7 +274,7 @@ def _records(blamed: Sequence[_Blamed], code: _Code) -> list[dict[str, Any]]:
     ]
 
 
-def _entry_record(blamed: _Blamed, step: Step, code: _Code) -> dict[str, Any]:
+def _entry_record(blamed: _Blamed, step: Step, code: CodeNames) -> dict[str, Any]:
     written = blamed.written.get(step.pa)
     record = {
         "level": step.level,
@@ -330,7 +295,7 @@ def _entry_record(blamed: _Blamed, step: Step, code: _Code) -> dict[str, Any]:
                 "after": hex(store.after),
                 "rip": hex(store.rip),
                 "symbol": code.name(store.rip),
-                "return_addresses": code.return_addresses(store.stack),
+                "return_addresses": _callers(code, store.stack),
                 "cpl": store.cpl,
                 "cr3": hex(store.cr3),
                 "times": store.times,

@@ -105,6 +105,7 @@ class _Result:
         found: dict[str, object] = summary_record(self.verdict, self.extent)
         if self.intended is not None:
             found |= {
+                "format": "crosswalk-run/1",
                 "intended_pages": self.intended.pages,
                 "broken_intentions": len(self.intended.broken),
                 "guest_exceptions": exceptions_record(self.intended.taken),

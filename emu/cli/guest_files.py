@@ -38,6 +38,7 @@ _CLASS32 = b"\1"
 _LINUX = (Format.LINUX64, Format.LINUX32)
 _PAGED = (Format.LINUX64, Format.ELF64)
 """Formats that are entered with paging on; raw code is where it is of 64 bits."""
+_FIVE = GUESTS["5level"]
 
 
 def guest_file(options: argparse.Namespace) -> Path:
@@ -50,7 +51,8 @@ def guest_file(options: argparse.Namespace) -> Path:
 def chosen_guest(options: argparse.Namespace) -> OpenedGuest:
     """Return the guest of --guest or --kernel, with the modules and arguments that it is given.
 
-    Raises `BadInput` in one line for files that can't be read, or aren't what they should be.
+    Raises `BadInput` in one line for files that can't be read, or aren't what they should be, and
+    where --paging asks for 5 levels of a guest that is entered without paging.
     """
     path = guest_file(options)
     given = Given(
@@ -60,9 +62,21 @@ def chosen_guest(options: argparse.Namespace) -> OpenedGuest:
         levels=GUESTS[_paging(options)],
     )
     if options.guest is None:
-        return open_kernel(path, given)
-    asked = None if options.as_format is None else _as(options.as_format)
-    return open_guest(path, asked, given)
+        guest = open_kernel(path, given)
+    else:
+        asked = None if options.as_format is None else _as(options.as_format)
+        guest = open_guest(path, asked, given)
+    if given.levels == _FIVE and not _enters_paged(guest):
+        raise BadInput(
+            f"--paging 5level: a guest of format {guest.format} is entered without paging, and "
+            "chooses its own"
+        )
+    return guest
+
+
+def _enters_paged(guest: OpenedGuest) -> bool:
+    """Return whether a guest is entered with paging on, by tables of its loader."""
+    return guest.format in _PAGED or (isinstance(guest, RawGuest) and guest.bits == 64)
 
 
 def _paging(options: argparse.Namespace) -> str:
@@ -90,7 +104,7 @@ def guest_text(options: argparse.Namespace, guest: OpenedGuest) -> str:
     if image.release:
         parts.append(image.release)
     parts.append(f"entry {image.entry:#x}")
-    if guest.format in _PAGED or (isinstance(guest, RawGuest) and guest.bits == 64):
+    if _enters_paged(guest):
         parts.append(f"{GUESTS[_paging(options)]}-level paging")
     parts.append(f"{options.ram} MiB")
     return f"{one_line(str(guest_file(options)))}: {', '.join(parts)}"

@@ -3,11 +3,14 @@
 import argparse
 import resource
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec import UNSET
 
 from crosswalk.emu.check import Verdict
 from crosswalk.emu.cli.blame import Rerun, blame_key, report_blame
@@ -23,8 +26,9 @@ from crosswalk.emu.cli.check import (
     verdict_of,
     with_expectations,
 )
-from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, record, write_reports
+from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, write_reports
 from crosswalk.emu.cli.guest_files import chosen_guest, guest_record, guest_text, names_in_guest
+from crosswalk.emu.cli.names import symbols_of
 from crosswalk.emu.cli.nested_points import (
     NestedPoint,
     check_nested_point,
@@ -40,10 +44,23 @@ from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.formats import OpenedGuest
 from crosswalk.emu.load.loader_tables import TablesOf
 from crosswalk.emu.load.points import Point
-from crosswalk.emu.pc.unanswered import unanswered_lines
+from crosswalk.emu.pc.unanswered import unanswered_text
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
-from crosswalk.emu.report.expectations import Result, expectation_lines
+from crosswalk.emu.report.expectations import (
+    Result,
+    expectation_lines,
+    expectations_document,
+)
 from crosswalk.emu.report.records import structures_case
+from crosswalk.emu.report.run_json import (
+    GuestJson,
+    NestedPointJson,
+    PointJson,
+    RunJson,
+    UnansweredJson,
+    UnfollowedJson,
+    failure_document,
+)
 from crosswalk.emu.report.text import context_text, range_text
 from crosswalk.emu.report.verdict import summary_record, verdict_lines
 from crosswalk.emu.workers.contained import contained
@@ -69,6 +86,7 @@ _LOADERS = {
     "yet",
     TablesOf.LOADER_CHANGED: "the loader's own tables, of which the guest has changed entries",
 }
+_SUMS = ("probes", "agreements", "divergences", "known_divergences", "mappings")
 _BOTH = Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE
 
 
@@ -97,14 +115,17 @@ class _Point:
 class _Booted:
     """What was found at all points of a boot.
 
-    `exit_code` is what the guest exited with, if it did; `unanswered` are lines, and records, of
-    what it asked of hardware that isn't there.
+    `exit_code` is what the guest exited with, if it did. `failure` is that of a guest that didn't
+    get to all points (`whole`), or exited with another code than 0. `unanswered` is what it asked
+    of hardware that isn't there: in a line, and as records.
     """
 
     points: tuple[_Point, ...]
+    whole: bool
     exit_code: int | None
-    unanswered: tuple[str, ...]
-    unanswered_records: tuple[dict[str, object], ...]
+    failure: GuestFailure | None
+    unanswered: str
+    unanswered_records: tuple[dict[str, Any], ...]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -118,6 +139,8 @@ def run(options: argparse.Namespace) -> int:
     points, until = parsed_points(options, guest.image)
     _require_points(sentences, points)
     ram = Ram(0, options.ram << 20)  # Shared with the child.
+    given = options.system_map
+    symbols = None if given is None else symbols_of(str(given)).symbols
     remark(guest_text(options, guest))
 
     def booting(ram: Ram, on_line: Callable[[str], None] | None = None) -> Boot:
@@ -129,33 +152,54 @@ def run(options: argparse.Namespace) -> int:
             tick_every=options.tick_every,
             idle_seconds=options.idle or IDLE_SECONDS,
             on_line=on_line,
+            symbols=symbols,
         )
 
     def work() -> _Booted:
         boot = booting(ram, remark if options.console else None)
-        earlier: dict[str, Snapshot] = {}
-        found = []
-        for reached in boot.run(points, until, options.timeout):
-            last = reached.point == until
-            since = _Since(sentences, earlier, last=last)
-            found.append(_looked_at(options, guest, boot, reached, since))
-            if reached.paging is not None and since.compares:
-                earlier[str(reached.point)] = take_snapshot(boot.memory, reached.context)
-        asked = boot.machine.unanswered
-        code = None if boot.exit_status is None else boot.exit_status >> 1
-        return _Booted(tuple(found), code, tuple(unanswered_lines(asked)), tuple(asked.records()))
+        return _boot(options, guest, boot, sentences, (points, until))
 
-    try:
-        booted = contained(work)
-    except GuestFailure as failure:
-        for line in failure.lines:
+    booted = contained(work)
+    if booted.failure is not None:
+        for line in booted.failure.lines:
             remark(line)
-        raise
+        if not booted.whole:
+            return _report_failure(options, guest, booted, booted.failure, [*points, until])
     if options.save is not None:
         _save(options.save, ram, booted.points[-1].reached)
     rerun = Rerun(booting, points, until, options.timeout)
     blamed = report_blame(options, guest.image, ram, booted.points[-1].reached, rerun)
     return _report(options, guest, booted, blamed)
+
+
+def _boot(
+    options: argparse.Namespace,
+    guest: OpenedGuest,
+    boot: Boot,
+    sentences: tuple[Sentence, ...],
+    points: tuple[Sequence[Point], Point],
+) -> _Booted:
+    """Run a boot past these points to the last one, and check each, in the child that runs it."""
+    earlier: dict[str, Snapshot] = {}
+    found: list[_Point] = []
+    failure = None
+    try:
+        for reached in boot.run(*points, options.timeout):
+            since = _Since(sentences, earlier, last=reached.point == points[1])
+            found.append(_looked_at(options, guest, boot, reached, since))
+            if reached.paging is not None and since.compares:
+                earlier[str(reached.point)] = take_snapshot(boot.memory, reached.context)
+    except GuestFailure as ended:
+        failure = ended
+    asked = boot.machine.unanswered
+    return _Booted(
+        points=tuple(found),
+        whole=failure is None,
+        exit_code=None if boot.exit_status is None else boot.exit_status >> 1,
+        failure=boot.exit_failure if failure is None else failure,
+        unanswered=unanswered_text(asked),
+        unanswered_records=tuple(asked.records(boot.code.name)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,37 +358,94 @@ def _save(path: Path, ram: Ram, last: Reached) -> None:
 def _report(
     options: argparse.Namespace, guest: OpenedGuest, booted: _Booted, blamed: list[dict[str, Any]]
 ) -> int:
-    points = booted.points
-    expected = [each for point in points for each in point.expected]
-    word = _with_exit(with_expectations(_joint_word(points), expected), booted.exit_code)
+    expected = [each for point in booted.points for each in point.expected]
+    word = _with_exit(with_expectations(_joint_word(booted.points), expected), booted.exit_code)
     write_reports(options, expected)
-    if booted.exit_code:
-        for line in booted.unanswered:
-            remark(line)
     if options.json:
-        records = [_record(point) for point in points]
-        names = ("probes", "agreements", "divergences", "known_divergences", "mappings")
-        total: dict[str, Any] = {name: sum(each[name] for each in records) for name in names}
-        for name in ("predicted_only", "not_asked", "unfollowed"):
-            counts: Counter[str] = Counter()
-            for each in records:
-                counts.update(each[name])
-            total[name] = dict(counts)
-        total["assumed"] = []
-        total["seconds"] = round(sum(each["seconds"] for each in records), 3)
-        total["guest"] = guest_record(guest)
-        total["points"] = records
-        if booted.exit_code is not None:
-            total["guest_exit"] = booted.exit_code
-        total |= blame_key(blamed)
-        total["unanswered"] = list(booted.unanswered_records)
-        emit({**total, "verdict": word.text, "reproduce": command_text(options)})
+        emit(_document(options, guest, booted, word.text, blamed=blamed))
     else:
         if booted.exit_code is not None:
             print(f"the guest exited with {booted.exit_code}")
+        if booted.unanswered and booted.failure is None:
+            print(booted.unanswered)
         print_verdict(word.text, word.status)
         print(f"reproduce: {command_text(options)}")
     return word.status
+
+
+def _report_failure(
+    options: argparse.Namespace,
+    guest: OpenedGuest,
+    booted: _Booted,
+    failure: GuestFailure,
+    points: Sequence[Point],
+) -> int:
+    """Report a guest that didn't get to its last point; return 1 for what was found before that.
+
+    Raises the failure where nothing was.
+    """
+    expected = [each for point in booted.points for each in point.expected]
+    write_reports(options, expected)
+    text, status = str(failure), 2
+    if booted.points:
+        word = with_expectations(_joint_word(booted.points), expected)
+        if word.status == 1:
+            text, status = f"{word.text}; {failure}", 1
+    if options.json:
+        reached = {each.reached.point for each in booted.points}
+        missed = [str(each) for each in points if each not in reached]
+        emit(_document(options, guest, booted, text, missed=missed))
+    if status == 2:
+        raise failure
+    if not options.json:
+        print_verdict(text, status)
+        print(f"reproduce: {command_text(options)}")
+    return status
+
+
+def _document(
+    options: argparse.Namespace,
+    guest: OpenedGuest,
+    booted: _Booted,
+    verdict: str,
+    *,
+    missed: Sequence[str] = (),
+    blamed: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return all that was found, in the form of `RunJson`; `missed` are points not reached."""
+    points = [_point_document(point) for point in booted.points]
+    failure = booted.failure
+    document = RunJson(
+        format="crosswalk-run/1",
+        **{name: sum(getattr(each, name) for each in points) for name in _SUMS},
+        predicted_only=_sums(each.predicted_only for each in points),
+        not_asked=_sums(each.not_asked for each in points),
+        unfollowed=UnfollowedJson(
+            sum(each.unfollowed.outside for each in points),
+            sum(each.unfollowed.reserved for each in points),
+        ),
+        assumed=[],
+        seconds=round(sum(each.seconds for each in points), 3),
+        guest=GuestJson(**guest_record(guest)),
+        points=points,
+        guest_exit=UNSET if booted.exit_code is None else booted.exit_code,
+        failure=UNSET
+        if failure is None or failure.state is None
+        else failure_document(str(failure), failure.state, missed),
+        **blame_key(blamed or []),
+        unanswered=[UnansweredJson(**each) for each in booted.unanswered_records],
+        verdict=verdict,
+        reproduce=command_text(options),
+    )
+    record: dict[str, Any] = msgspec.to_builtins(document)
+    return record
+
+
+def _sums(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)
 
 
 def _with_exit(word: Conclusion, code: int | None) -> Conclusion:
@@ -364,22 +465,23 @@ def _joint_word(points: Sequence[_Point]) -> Conclusion:
     return Conclusion(worst.word.status, named)
 
 
-def _record(point: _Point) -> dict[str, Any]:
-    reached = point.reached
-    return {
-        "point": str(reached.point),
-        "boot_seconds": round(reached.seconds, 3),
-        "events": reached.events,
-        "system_calls": reached.system_calls,
-        "user_space": reached.user_space,
-        "cr3": None if reached.paging is None else hex(reached.paging.cr3),
-        "tables": None if reached.tables is None else reached.tables.value,
-        "levels": None if reached.paging is None else reached.paging.levels,
-        **({} if point.kernel_root is None else {"kernel_root": hex(point.kernel_root)}),
-        "writable_executable": sum(each.count for each in point.exposed),
-        "peak_mib": point.peak,
-        **summary_record(point.verdict, point.extent),
-        **({"unread": reached.unread} if reached.unread else {}),
-        **({"nested": nested_record(point.nested)} if point.nested else {}),
-        **({"expectations": record(point.expected)} if point.expected else {}),
-    }
+def _point_document(point: _Point) -> PointJson:
+    reached, paging = point.reached, point.reached.paging
+    summary = summary_record(point.verdict, point.extent)
+    return PointJson(
+        point=str(reached.point),
+        boot_seconds=round(reached.seconds, 3),
+        events=reached.events,
+        system_calls=reached.system_calls,
+        user_space=reached.user_space,
+        cr3=None if paging is None else hex(paging.cr3),
+        tables=None if reached.tables is None else reached.tables.value,
+        levels=None if paging is None else paging.levels,
+        kernel_root=UNSET if point.kernel_root is None else hex(point.kernel_root),
+        writable_executable=sum(each.count for each in point.exposed),
+        peak_mib=point.peak,
+        **{**summary, "unfollowed": UnfollowedJson(**summary["unfollowed"])},
+        unread=reached.unread or UNSET,
+        nested=UNSET if point.nested is None else NestedPointJson(**nested_record(point.nested)),
+        expectations=expectations_document(point.expected) if point.expected else UNSET,
+    )

@@ -10,8 +10,15 @@ from crosswalk.emu.cpu.cpu import core_state, paging_context
 from crosswalk.emu.cpu.engine import MODEL
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.hypervisor import NestedRoot
+from crosswalk.emu.load.code_names import CodeNames
 from crosswalk.emu.load.entry import Guest
-from crosswalk.emu.load.failure import GuestFailure, console_lines, failure_lines
+from crosswalk.emu.load.failure import (
+    GuestFailure,
+    LastState,
+    console_lines,
+    last_state,
+    state_lines,
+)
 from crosswalk.emu.load.loader_tables import LoaderTables, TablesOf
 from crosswalk.emu.load.nested import NestedPaging, host_paging, nested_paging
 from crosswalk.emu.load.points import Point, PointKind
@@ -21,6 +28,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.corewriter import CoreState
 from crosswalk.walker.memory import Segments
+from crosswalk.walker.symbols.spans import Spans
 
 __all__ = ["IDLE_SECONDS", "Boot", "Reached"]
 
@@ -81,9 +89,10 @@ class Boot:
     `model` is the CPU's; `exit_port` and `tick_every` as `Machine` has them. `idle_seconds`
     are those of the guest's own time after which it is idle. `on_line` is called with each line
     that the console shows. `memory` is a view of RAM, not a copy: it changes when
-    the boot goes on. `exit_status` is that of a guest that has exited by itself.
+    the boot goes on. `exit_status` is that of a guest that has exited by itself. `code` has the
+    names of the guest's code: those of `symbols`, or of its own file without them.
 
-    Raises `BadInput` where the guest doesn't fit into RAM.
+    Raises `BadInput` where the guest doesn't fit into RAM, or a device has the exit port.
     """
 
     def __init__(
@@ -96,7 +105,9 @@ class Boot:
         tick_every: int | None = None,
         idle_seconds: float = IDLE_SECONDS,
         on_line: Callable[[str], None] | None = None,
+        symbols: Spans | None = None,
     ) -> None:
+        self.code = CodeNames(guest.image, symbols)
         guest.place(ram)
         self.machine = Machine(ram, model=model, exit_port=exit_port, tick_every=tick_every)
         self.machine.on_console = self._on_console
@@ -111,6 +122,16 @@ class Boot:
         self.exit_status: int | None = None
         self._user = UserMode(self.machine, self._on_user)
         self.machine.on_system_call = self._on_system_call
+
+    @property
+    def exit_failure(self) -> GuestFailure | None:
+        """The failure that an exit with another code than 0 is; None where there was none."""
+        left = self.machine.left
+        if left is None or not (self.exit_status or 0) >> 1:
+            return None
+        state = self._last_state(left)
+        message = f"{left.stop.value} {left.detail}"
+        return GuestFailure(message, tuple(state_lines(state)), (), state)
 
     def run(self, points: Iterable[Point], until: Point, seconds: float) -> Iterator[Reached]:
         """Yield each point when the boot reaches it, up to `until`, the last one.
@@ -135,9 +156,9 @@ class Boot:
             self._found = []
         if self._pending:
             missed = tuple(map(str, self._pending))
-            failure = self._failure(Ended(Stop.ASKED), until)
+            state = self._last_state(Ended(Stop.ASKED))
             why = f"{until} came before {', '.join(missed)}"
-            raise GuestFailure(why, failure.lines, missed)
+            raise GuestFailure(why, tuple(state_lines(state)), missed, state)
 
     def _arm(self) -> bool:
         """Set the hooks that end a run at each point; return whether instructions are counted."""
@@ -239,7 +260,11 @@ class Boot:
     def _failure(self, ended: Ended, point: Point) -> GuestFailure:
         detail = f" ({ended.detail})" if ended.detail else ""
         message = f"the guest didn't reach {point}: {ended.stop.value}{detail}"
-        return GuestFailure(message, tuple(failure_lines(self.machine, ended)))
+        state = self._last_state(ended)
+        return GuestFailure(message, tuple(state_lines(state)), (), state)
+
+    def _last_state(self, ended: Ended) -> LastState:
+        return last_state(self.machine, ended, self.code)
 
 
 def _paging(

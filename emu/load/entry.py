@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.image import GuestImage
 from crosswalk.emu.pc.pc import Machine
 
 __all__ = ["Guest"]
@@ -10,6 +11,11 @@ __all__ = ["Guest"]
 
 class Guest(Protocol):
     """A guest of some format, ready to be placed in RAM and entered."""
+
+    @property
+    def image(self) -> GuestImage:
+        """What its file holds: segments, sections, symbols, entry and release."""
+        ...
 
     def place(self, ram: Ram) -> None:
         """Write the guest, and all that it is handed, to RAM; `BadInput` where it doesn't fit."""

@@ -9,7 +9,7 @@ from crosswalk.emu.load.elf import ElfGuest, read_elf_guest
 from crosswalk.emu.load.elf64 import open_elf64
 from crosswalk.emu.load.entry import Guest
 from crosswalk.emu.load.handed import HandedOn
-from crosswalk.emu.load.image import Format, GuestImage
+from crosswalk.emu.load.image import Format
 from crosswalk.emu.load.linux.guest import LinuxGuest
 from crosswalk.emu.load.linux.image import is_bzimage, parse_kernel
 from crosswalk.emu.load.multiboot import find_multiboot, open_multiboot
@@ -46,16 +46,11 @@ _LOOKED_FOR = (
 
 
 class OpenedGuest(Guest, Protocol):
-    """A guest out of a file: a `Guest`, its format, and what its file holds."""
+    """A guest out of a file: a `Guest`, and its format."""
 
     @property
     def format(self) -> Format:
         """The format by which it was opened."""
-        ...
-
-    @property
-    def image(self) -> GuestImage:
-        """Segments, sections, symbols, entry and release."""
         ...
 
 

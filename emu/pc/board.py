@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from enum import Enum
 
+from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.pc.addresses import IOAPIC_BASE, LAPIC_BASE
 from crosswalk.emu.pc.clock import Clock
 from crosswalk.emu.pc.cmos import CMOS_PORTS, Cmos
@@ -23,7 +24,14 @@ from crosswalk.emu.pc.power import (
     ResetControl,
 )
 from crosswalk.emu.pc.uart import UART_IRQ, UART_PORTS, Uart
-from crosswalk.emu.pc.vga import CRTC_PORTS, MDA_PORTS, Crtc
+from crosswalk.emu.pc.vga import (
+    CRTC_PORTS,
+    MDA_PORTS,
+    TEXT_BYTES,
+    TEXT_MEMORY,
+    Crtc,
+    screen_lines,
+)
 from crosswalk.walker.memory import FRAME
 
 __all__ = ["Board", "WayOut"]
@@ -49,6 +57,8 @@ class Board:
     `sent` is called with each byte that the UART sends, `left` when the guest ends its run, with
     the status of an exit or 0. `exit_port` is the port for exits, if there is one. `requested` says
     whether an interrupt waits for the CPU.
+
+    Raises `BadInput` for an exit port that a device has.
     """
 
     def __init__(
@@ -68,6 +78,7 @@ class Board:
         self._lapic = LocalApic(self.clock, self._level_ended)
         self._io_apic = IoApic(self._lapic)
         self._uart = Uart(sent)
+        self._display = Crtc()
         self._keyboard = Keyboard(lambda: left(WayOut.RESET, 0))
         self._lines = (False, False)  # of the UART and the keyboard
         self._memory: dict[int, LocalApic | IoApic] = {
@@ -85,22 +96,31 @@ class Board:
 
     def _attach(self, ram: int, left: Callable[[WayOut, int], None], exit_port: int | None) -> None:
         attach = self.ports.attach
-        attach(self._uart, *UART_PORTS)
+        attach("UART", self._uart, *UART_PORTS)
         for pic, ports in zip((self._pics.first, self._pics.second), PIC_PORTS, strict=True):
-            attach(pic, *ports)
-        attach(self._pit, *PIT_PORTS)
-        attach(SystemPort(self._pit), SYSTEM_PORT)
-        attach(self._keyboard, *KEYBOARD_PORTS)
-        attach(Cmos(self.clock, ram, IOAPIC_BASE), *CMOS_PORTS)
-        attach(Crtc(), *CRTC_PORTS)
-        attach(Crtc(), *MDA_PORTS)
-        attach(FwCfg(ram), *FW_CFG_PORTS)
-        attach(Latch(1), _POST_PORT)
-        attach(FastReset(lambda: left(WayOut.RESET, 0)), FAST_RESET_PORT)
-        attach(ResetControl(lambda: left(WayOut.RESET, 0)), RESET_CONTROL_PORT)
-        attach(AcpiRegisters(self.clock, lambda: left(WayOut.OFF, 0)), *ACPI_PORTS)
+            attach("interrupt controller", pic, *ports)
+        attach("timer", self._pit, *PIT_PORTS)
+        attach("timer's gate and speaker", SystemPort(self._pit), SYSTEM_PORT)
+        attach("keyboard controller", self._keyboard, *KEYBOARD_PORTS)
+        attach("CMOS clock", Cmos(self.clock, ram, IOAPIC_BASE), *CMOS_PORTS)
+        attach("text display", self._display, *CRTC_PORTS)
+        attach("monochrome display", Crtc(), *MDA_PORTS)
+        attach("fw_cfg", FwCfg(ram), *FW_CFG_PORTS)
+        attach("POST code register", Latch(1), _POST_PORT)
+        attach("fast reset", FastReset(lambda: left(WayOut.RESET, 0)), FAST_RESET_PORT)
+        attach("reset control", ResetControl(lambda: left(WayOut.RESET, 0)), RESET_CONTROL_PORT)
+        attach("ACPI", AcpiRegisters(self.clock, lambda: left(WayOut.OFF, 0)), *ACPI_PORTS)
         if exit_port is not None:
-            attach(DebugExit(lambda status: left(WayOut.EXIT, status)), exit_port)
+            attach("guest's exit", DebugExit(lambda status: left(WayOut.EXIT, status)), exit_port)
+
+    def screen(self, ram: Ram) -> list[str]:
+        """Return what the text display shows, as `screen_lines` has it.
+
+        Nothing where RAM doesn't reach so far.
+        """
+        if not ram.start <= TEXT_MEMORY <= ram.start + ram.size - TEXT_BYTES:
+            return []
+        return screen_lines(ram.read(TEXT_MEMORY, TEXT_BYTES), self._display.start)
 
     def spend(self) -> None:
         """Let the time of a question to the host pass, and what is due by then happen."""

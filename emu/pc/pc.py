@@ -16,7 +16,7 @@ from crosswalk.emu.cpu.cpu import Cpu, Guarded
 from crosswalk.emu.cpu.cpuid import answer_cpuid
 from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised
 from crosswalk.emu.cpu.engine import AMD_MODELS, MODEL, DirectHooks, open_engine, register_writer
-from crosswalk.emu.cpu.events import Fault, NotEmulated
+from crosswalk.emu.cpu.events import WITH_ERROR_CODE, Fault, NotEmulated
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT, exit_name
 from crosswalk.emu.cpu.svm.guest_mode import SVM_MODEL, interrupts_enabled
@@ -78,13 +78,22 @@ class Ended:
 class Delivered(NamedTuple):
     """A delivered event, and the RIP and privilege level at which it occurred.
 
-    `cr2` is the address of a page fault.
+    `cr2` is the address of a page fault. `protected` says whether it was in protected mode, where
+    some exceptions push an error code: `error_code`, None for all others.
     """
 
     event: Event
     rip: int
     cpl: int
     cr2: int | None
+    protected: bool
+
+    @property
+    def error_code(self) -> int | None:
+        """The error code that was pushed."""
+        event = self.event
+        pushed = self.protected and event.kind is Kind.EXCEPTION and event.vector in WITH_ERROR_CODE
+        return event.error_code if pushed else None
 
 
 class Machine:
@@ -166,6 +175,11 @@ class Machine:
         """The seconds of the guest's clock since the machine was made."""
         return self._board.clock.now / TSC_HZ
 
+    @property
+    def screen(self) -> list[str]:
+        """The lines of the text display; none where nothing has been written to it."""
+        return self._board.screen(self.ram)
+
     def stop(self) -> None:
         """End the run with the block of code that runs; to be called from a callback."""
         self._end(Ended(Stop.ASKED))
@@ -191,7 +205,10 @@ class Machine:
         the speed; either all runs of a machine have such a bound, or none.
         """
         with Watchdog(self.engine, seconds):
-            return self._run(time.monotonic() + seconds, idle_seconds, instructions)
+            try:
+                return self._run(time.monotonic() + seconds, idle_seconds, instructions)
+            except SvmFailure as failure:
+                return Ended(Stop.STUCK, str(failure))
 
     def _run(self, deadline: float, idle_seconds: float | None, left: int | None) -> Ended:
         self._ended = None
@@ -335,6 +352,10 @@ class Machine:
         self.engine.emu_stop()
 
     def _interrupt(self, action: Callable[[], None]) -> None:
+        """End the engine's run before the next instruction, and do this then; now if none runs."""
+        if not self._running:
+            action()
+            return
         self._deferred.append(action)
         self._ask_to_stop()
 
@@ -494,15 +515,11 @@ class Machine:
             self._on_intercept(code)
             return
         hypervisor = self._own_hypervisor
-        try:
-            if hypervisor is not None and vector >= FIRST_EXIT:
-                hypervisor.left(vector)
-                self.intercepts.renew()
-                return
-            injected = hypervisor.injected(vector) if hypervisor is not None else None
-        except SvmFailure as failure:
-            self._end(Ended(Stop.STUCK, str(failure)))
+        if hypervisor is not None and vector >= FIRST_EXIT:
+            hypervisor.left(vector)
+            self.intercepts.renew()
             return
+        injected = hypervisor.injected(vector) if hypervisor is not None else None
         if injected is not None:
             self._deliver(injected, injected=True)
         else:
@@ -566,7 +583,7 @@ class Machine:
             self._own_hypervisor.entering(self.cpu.linear(self.cpu.rip))
         for each in delivered:
             cr2 = self.cpu.cr2 if each.vector == _PAGE_FAULT else None
-            self.events.append(Delivered(each, rip, cpl, cr2))
+            self.events.append(Delivered(each, rip, cpl, cr2, self.cpu.protected))
             self.counts[each.vector, each.kind] += 1
         event = delivered[0]
         called = event.kind is _SOFTWARE and event.vector not in _TRAPS and cpl == _USER

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from crosswalk.walker.errors import BadInput
+
 __all__ = ["Device", "Latch", "Ports"]
 
 
@@ -37,11 +39,20 @@ class Ports:
 
     def __init__(self) -> None:
         self._owners: dict[int, tuple[Device, int]] = {}
+        self._names: dict[int, str] = {}
 
-    def attach(self, device: Device, *ports: int) -> None:
-        """Give `device` these ports, as its registers from 0 on."""
+    def attach(self, name: str, device: Device, *ports: int) -> None:
+        """Give `device`, which is called `name`, these ports, as its registers from 0 on.
+
+        Raises `BadInput`, with the name of the other, where a device has one of them already.
+        """
         for register, port in enumerate(ports):
+            if port in self._names:
+                raise BadInput(
+                    f"port {port:#x} can't be that of the {name}: the {self._names[port]} has it"
+                )
             self._owners[port] = (device, register)
+            self._names[port] = name
 
     def answers(self, port: int) -> bool:
         """Return whether a device has the port."""

@@ -7,10 +7,11 @@ But when a guest hangs or gives up, it is usually because of one of them.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from crosswalk.walker.memory import FRAME
 
-__all__ = ["Asked", "Question", "Target", "Unanswered", "unanswered_lines"]
+__all__ = ["Asked", "Question", "Target", "Unanswered", "unanswered_lines", "unanswered_text"]
 
 _KEPT = 4096
 _SHOWN = 24
@@ -22,6 +23,13 @@ class Target(StrEnum):
     PORT = "port"
     MSR = "MSR"
     MEMORY = "physical address"
+
+
+_COUNTED = (
+    (Target.PORT, "port", "ports"),
+    (Target.MSR, "MSR", "MSRs"),
+    (Target.MEMORY, "frame of memory", "frames of memory"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +91,8 @@ class Unanswered:
         """Return how many different questions there are."""
         return len(self._asked)
 
-    def records(self) -> list[dict[str, object]]:
-        """Return them as JSON has them, addresses in hexadecimal."""
+    def records(self, name: Callable[[int], str | None]) -> list[dict[str, Any]]:
+        """Return them as JSON has them, addresses in hexadecimal; `name` is what code is called."""
         return [
             {
                 "target": asked.question.target.value,
@@ -93,15 +101,32 @@ class Unanswered:
                 "size": asked.question.size,
                 "count": asked.count,
                 "rip": f"{asked.rip:#x}",
+                "symbol": name(asked.rip),
             }
             for asked in self
         ]
 
 
-def unanswered_lines(unanswered: Unanswered, shown: int = _SHOWN) -> Iterator[str]:
+def unanswered_text(unanswered: Unanswered) -> str:
+    """Return in a line how much of what there was asked; "" where all was answered."""
+    if not len(unanswered):
+        return ""
+    parts = []
+    for target, one, more in _COUNTED:
+        places = {_place(each.question) for each in unanswered if each.question.target is target}
+        if places:
+            parts.append(f"{len(places):,} {one if len(places) == 1 else more}")
+    times = sum(each.count for each in unanswered) + unanswered.dropped
+    often = "once" if times == 1 else f"{times:,} times in all"
+    return f"asked of hardware that isn't there: {', '.join(parts)}; {often}"
+
+
+def unanswered_lines(
+    unanswered: Unanswered, name: Callable[[int], str | None], shown: int = _SHOWN
+) -> Iterator[str]:
     """Yield a heading, and a line for each of the `shown` questions asked most often.
 
-    Nothing where all were answered.
+    Nothing where all were answered. `name` is what code is called.
     """
     if not len(unanswered):
         return
@@ -109,15 +134,22 @@ def unanswered_lines(unanswered: Unanswered, shown: int = _SHOWN) -> Iterator[st
     often = sorted(unanswered, key=lambda asked: -asked.count)
     more = f", the {shown} most frequent of {len(often)}" if len(often) > shown else ""
     yield f"asked of hardware that isn't there{more}:"
-    yield from (f"  {_line(asked)}" for asked in often[:shown])
+    yield from (f"  {_line(asked, name(asked.rip))}" for asked in often[:shown])
     if unanswered.dropped:
         yield f"  and {unanswered.dropped:,} more accesses elsewhere"
 
 
-def _line(asked: Asked) -> str:
+def _place(question: Question) -> int:
+    """Return the port or MSR, or the number of a frame of memory."""
+    address = question.address
+    return address // FRAME if question.target is Target.MEMORY else address
+
+
+def _line(asked: Asked, name: str | None) -> str:
     question = asked.question
     verb = "written" if question.write else "read"
     times = "once" if asked.count == 1 else f"{asked.count:,} times"
     size = f"{question.size} byte" if question.size == 1 else f"{question.size} bytes"
     where = f"{question.target.value} {question.address:#x}"
-    return f"{where}, {size}, {verb} {times}, first by the code at {asked.rip:#x}"
+    code = f"{asked.rip:#x}{f' ({name})' if name else ''}"
+    return f"{where}, {size}, {verb} {times}, first by the code at {code}"

@@ -14,6 +14,7 @@ from crosswalk.emu.report.composites import CompositeJson
 from crosswalk.emu.report.expectations import ExpectationsJson
 from crosswalk.emu.report.finding import ReportJson
 from crosswalk.emu.report.protection import ProtectionJson
+from crosswalk.emu.report.run_json import RunBuiltInJson, RunJson
 from crosswalk.emu.suite.document import SuiteJson
 from crosswalk.emu.suite.results import ResultsJson
 from crosswalk.emu.suite.suite import IndexJson
@@ -38,6 +39,7 @@ FORMATS: dict[str, tuple[type, ...]] = {
     "crosswalk-findings-1": (ReportJson,),
     "crosswalk-protection-1": (ProtectionJson,),
     "crosswalk-expectations-1": (ExpectationsJson,),
+    "crosswalk-run-1": (RunJson, RunBuiltInJson),
     "crosswalk-suite-1": (SuiteJson,),
     "crosswalk-suite-index-1": (IndexJson,),
     "crosswalk-suite-results-1": (ResultsJson,),

@@ -1,6 +1,10 @@
 """The command line, run in this process."""
 
+import functools
 import json
+from pathlib import Path
+
+import jsonschema
 
 from crosswalk.emu.cli import main
 from crosswalk.walker.formats import dump_case
@@ -47,3 +51,17 @@ def written(path, case):
     """Write a case file; its path."""
     path.write_bytes(dump_case(case))
     return path
+
+
+SCHEMAS = Path(__file__).resolve().parents[3] / "docs" / "schemas"
+
+
+@functools.cache
+def _validator(name):
+    schema = json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
+    return jsonschema.Draft202012Validator(schema)
+
+
+def fits(name, document):
+    """Whether a document is one of a format, by its schema."""
+    return _validator(name).is_valid(document)

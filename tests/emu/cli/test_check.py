@@ -34,7 +34,7 @@ def test_run_checks_all_of_the_guest(run, paging):
     assert document["probes"] == document["agreements"] + document["known_divergences"] > 10_000
     assert document["intended_pages"] > 600
     assert f"crosswalk run --paging {paging} --json" == document["reproduce"]
-    guests = ["intended_pages", "broken_intentions", "guest_exceptions"]
+    guests = ["format", "intended_pages", "broken_intentions", "guest_exceptions"]
     assert [*SUMMARY, *guests, "verdict", "reproduce"] == list(document)
     assert {"#PF": 12, "#GP": 2, "INT 0x20": 6} == document["guest_exceptions"]
 

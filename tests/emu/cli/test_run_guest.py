@@ -11,6 +11,14 @@ from crosswalk.walker.formats import load_case
 from tests.emu.check.planting import without_code
 from tests.emu.cli.running import refused
 from tests.emu.load.elf_files import BASE, Part, code, elf_file
+from tests.emu.load.failing_guest import (
+    AFTER_CALL,
+    PROTECTED,
+    SELECTOR,
+    STOP,
+    UNDEFINED,
+    failing_guest,
+)
 from tests.emu.load.small_guests import multiboot_header, with_header
 
 TABLES = 0x10_0000
@@ -219,6 +227,122 @@ def test_what_nobody_answered_is_in_the_document_and_said_of_a_guest_that_failed
     assert "port 0x1234, 1 byte, read once" in ran.err
 
 
+def test_what_nobody_answered_is_a_line_where_the_guest_succeeds(run, guest):
+    asking = "mov dx, 0x1234\nin al, dx\nin al, dx\nin ax, dx\n"
+    ran = run("run", "--guest", guest(exiting(0, PAE + PAGING + asking)), *PORT)
+    assert 0 == ran.status
+    line = "asked of hardware that isn't there: 1 port; 3 times in all"
+    assert f"the guest exited with 0\n{line}\nverdict: agreement\n" in ran.out
+    assert "hardware" not in run("run", "--guest", guest(exiting(0, PAE + PAGING)), *PORT).out
+
+
+def test_a_guest_that_exits_with_another_code_than_0_leaves_a_state_as_one_that_fails(run, guest):
+    said = "mov dx, 0x3f8\nmov al, 0x21\nout dx, al\nmov dword ptr [0xb8000], 0x07690748\n"
+    path = guest(exiting(3, PAE + PAGING + said))
+    ran = run("run", "--guest", path, *PORT)
+    assert 1 == ran.status
+    assert "console, last lines of 1:\n  !\ntext display, 80 by 25 characters:\n  Hi\n" in ran.err
+    assert "no exceptions\nregisters when it ended (the guest exited):\n" in ran.err
+    document = run("run", "--guest", path, *PORT, "--json").document
+    failure = document["failure"]
+    assert ("exited", "the guest exited with 3", []) == tuple(
+        failure[name] for name in ("kind", "message", "not_reached")
+    )
+    assert ({"lines": 1, "last": ["!"]}, ["Hi"]) == (failure["console"], failure["screen"])
+    assert (3, "exit") == (document["guest_exit"], document["points"][0]["point"])
+    assert "failure" not in run("run", "--guest", guest(exiting()), *PORT, "--json").document
+
+
+def test_a_guest_that_fails_leaves_a_document_with_the_failure(run, guest):
+    path = guest(failing_guest())
+    ran = run("run", "--guest", path, "--ram", "16", "--check-at", "user", "--json")
+    assert 2 == ran.status
+    message = "the guest didn't reach idle: halted for good: no interrupt can wake the CPU"
+    assert f"crosswalk: error: {message}\n" in ran.err
+    document, failure = ran.document, ran.document["failure"]
+    assert (0, [], message) == (document["probes"], document["points"], document["verdict"])
+    assert ("halted", message, ["user", "idle"]) == tuple(
+        failure[name] for name in ("kind", "message", "not_reached")
+    )
+    assert (hex(STOP + 2), "stop+0x2", 64) == tuple(
+        failure[name] for name in ("rip", "symbol", "bits")
+    )
+    assert [{"address": hex(AFTER_CALL), "symbol": "start+0x7f"}] == failure["return_addresses"]
+    assert ("0x1238", "0x0") == (failure["registers"]["rax"], failure["registers"]["cpl"])
+    invalid = {"kind": "exception", "vector": 6, "name": "#UD", "cpl": 0}
+    protected = {"kind": "exception", "vector": 13, "name": "#GP", "cpl": 0}
+    assert {
+        "count": 2,
+        "last": [
+            {**invalid, "rip": hex(UNDEFINED), "symbol": "work"},
+            {
+                **protected,
+                "rip": hex(PROTECTED),
+                "symbol": "work+0x20",
+                "error_code": hex(SELECTOR),
+            },
+        ],
+    } == failure["exceptions"]
+    assert ({"lines": 0, "last": []}, ["", "Hi"]) == (failure["console"], failure["screen"])
+    (asked,) = document["unanswered"]
+    assert ("port", "0x1234", "work+0x10") == tuple(
+        asked[name] for name in ("target", "address", "symbol")
+    )
+    assert document["reproduce"].endswith("--check-at user --json")
+
+
+def test_what_was_found_before_a_failure_is_in_its_document(run, guest):
+    path = guest(with_header(multiboot_header(), PAE + PAGING + "mov cr3, edi\ncli\nhlt"))
+    options = ("run", "--guest", path, "--ram", "16", "--check-at", "cr3:2")
+    ran = run(*options, "--json")
+    assert 2 == ran.status
+    (point,) = ran.document["points"]
+    assert ("cr3:2", ["idle"]) == (point["point"], ran.document["failure"]["not_reached"])
+    assert 0 < ran.document["probes"] == ran.document["agreements"] == point["probes"]
+    broken = run(*options, "--expect", "no wx", "--json")
+    assert 1 == broken.status
+    assert broken.document["verdict"].endswith(
+        "1 of 1 expectation broken; the guest didn't reach idle: halted for good: no interrupt can "
+        "wake the CPU"
+    )
+    assert "crosswalk: error" not in broken.err
+    ran = run(*options, "--expect", "no wx")
+    assert 1 == ran.status
+    assert f"verdict: {broken.document['verdict']}\nreproduce: " in ran.out
+
+
+def test_points_that_the_end_came_before_are_a_failure_of_a_kind_of_its_own(run, guest):
+    path = guest(exiting(0, PAE + PAGING))
+    ran = run("run", "--guest", path, *PORT, "--check-at", "cr3:2", "--json")
+    assert 2 == ran.status
+    failure = ran.document["failure"]
+    assert ("missed", "exit came before cr3:2", ["cr3:2"]) == tuple(
+        failure[name] for name in ("kind", "message", "not_reached")
+    )
+    assert (0, ["exit"]) == (
+        ran.document["guest_exit"],
+        [each["point"] for each in ran.document["points"]],
+    )
+
+
+def test_a_guest_that_exits_before_its_last_point_did_not_get_there(run, guest):
+    ran = run("run", "--guest", guest(exiting(3)), *PORT, "--until", "console:never", "--json")
+    assert 2 == ran.status
+    assert ("exited", ["console:never"]) == tuple(
+        ran.document["failure"][name] for name in ("kind", "not_reached")
+    )
+    assert "the guest didn't reach console:never: the guest exited (with 3)" in ran.err
+
+
+def test_symbols_of_a_system_map_name_what_a_failure_shows(run, guest, tmp_path):
+    symbols = guest(f"{STOP:016x} T named_here\n".encode(), "System.map")
+    ran = run(
+        *("run", "--guest", guest(failing_guest()), "--ram", "16"),
+        *("--system-map", symbols, "--json"),
+    )
+    assert "named_here+0x2" == ran.document["failure"]["symbol"]
+
+
 def test_modules_and_arguments_reach_the_guest(run, guest, tmp_path):
     # The first byte of the first module's content, and of its text's last word.
     source = """
@@ -260,8 +384,13 @@ def test_raw_code_is_run_in_real_mode(run, guest):
 )
 def test_paging_is_named_of_raw_code_that_is_entered_with_it(run, guest, bits, state):
     path = guest(code("mov al, 0\nout 0xf4, al", bits=bits, address=0x7C00))
-    ran = run("run", "--guest", path, "--as", f"raw@0x7c00:{bits}", *PORT)
-    assert f"{path}: raw, entry 0x7c00, {state}16 MiB\n" in ran.err
+    entered = ("run", "--guest", path, "--as", f"raw@0x7c00:{bits}", *PORT)
+    assert f"{path}: raw, entry 0x7c00, {state}16 MiB\n" in run(*entered).err
+    five = run(*entered, "--paging", "5level")
+    if state:
+        assert "5-level paging" in five.err
+    else:
+        assert "--paging 5level: a guest of format raw is entered without paging" in refused(five)
 
 
 def test_a_bare_elf_file_is_entered_with_the_paging_that_is_asked_for(run, guest):
@@ -299,6 +428,14 @@ def test_the_options_models_are_those_of_the_engine():
         (("--guest", "TINY", "--until", "exit"), "the point exit needs --exit-port"),
         (("--guest", "TINY", "--until", "symbol:x"), "has no symbols: --system-map"),
         (("--guest", "TINY", "--exit-port", "0x10000"), "0x10000 is more than 65,535"),
+        (
+            ("--guest", "TINY", "--exit-port", "0x3f8"),
+            "port 0x3f8 can't be that of the guest's exit: the UART has it",
+        ),
+        (
+            ("--guest", "TINY", "--paging", "5level"),
+            "--paging 5level: a guest of format multiboot is entered without paging",
+        ),
         (("--guest", "TINY", "--tick-every", "0"), "0 is less than 1"),
         (("--guest", "TINY", "--model", "386"), "invalid choice: '386'"),
     ],

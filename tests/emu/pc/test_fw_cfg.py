@@ -6,7 +6,7 @@ SELECTOR, DATA = 0x510, 0x511
 
 def test_items_are_read_byte_by_byte_by_their_numbers():
     ports = Ports()
-    ports.attach(FwCfg(0x1234_5000), SELECTOR, DATA)
+    ports.attach("fw_cfg", FwCfg(0x1234_5000), SELECTOR, DATA)
 
     def item(number, size):
         ports.write(SELECTOR, 2, number)

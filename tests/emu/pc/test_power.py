@@ -37,7 +37,7 @@ def test_port_cf9_resets_with_the_bit_for_that(out):
 
 def acpi(clock, out):
     ports = Ports()
-    ports.attach(AcpiRegisters(clock, lambda: out.append(True)), *ACPI_PORTS)
+    ports.attach("ACPI", AcpiRegisters(clock, lambda: out.append(True)), *ACPI_PORTS)
     return ports
 
 

@@ -23,11 +23,13 @@ from tests.emu.cpu.svm.own_host import (
     GUEST_TABLES,
     HANDLER,
     HANDLERS,
+    HOST,
     HOST_STACK,
     IDT,
     MAPS,
     NESTED,
     SKIP,
+    SOURCE,
     STACK,
     VMCB,
     VMMCALL,
@@ -501,3 +503,17 @@ def test_guests_of_smaller_code_are_left_and_entered_as_well(bits):
     assert (0x81, 0x600 if bits == 16 else HANDLERS) == (second.code, second.rip)
     assert host.cpu.long_mode
     assert 64 == host.cpu.bits
+
+
+@pytest.mark.parametrize("delivered", ["an exception", "an interrupt", "a call"])
+def test_an_exit_whose_host_was_saved_nowhere_ends_the_run_by_name(delivered):
+    code = {"an exception": "ud2\n", "an interrupt": WAIT, "a call": VMMCALL}[delivered]
+    host = OwnHost(code)
+    host.write(HOST, SOURCE, SAVE=0xE000_0000)
+    host.vmcb["general"] |= General.INTR
+    host.vmcb["exceptions"] = 1 << Vector.UD
+    assert [] == host.run()
+    assert (Stop.STUCK, "the VMCB at 0xe0000000 is no page of RAM") == (
+        host.ended.stop,
+        host.ended.detail,
+    )
