@@ -94,7 +94,9 @@ def _run_kernel_code(context: PagingContext) -> str:
     mov rax, FREE0
     mov cr3, rax
     push 0x2b
-    push 0x2800 - COPIER_POPS
+    mov eax, 0x2800
+    sub eax, COPIER_POPS
+    push rax
     push 2
     push 0x33
     mov rax, COPIER_OFFSET

@@ -108,7 +108,7 @@ WORDS = {
 _RULES = (
     (re.compile(r"\br(ax|bx|cx|dx|si|di|sp|bp)\b"), r"e\1"),
     (re.compile(r"\bqword\b"), "dword"),
-    (re.compile(r"\bmovsq\b"), "movsd"),
+    (re.compile(r"\bmovsq\b"), "movsd dword ptr es:[edi], dword ptr [esi]"),
 )
 
 
@@ -237,5 +237,6 @@ def exception_gate(context: PagingContext) -> str:
     mov [rbx + {at + words.size:#x}], rax
     mov word ptr [rbx + 0x800], 0xfff
     mov [rbx + 0x802], rbx
-    lidt [rbx + 0x800]
+    .byte 0x0f, 0x01, 0x9b  # lidt [rbx + 0x800], in 32-bit code of 32 bits
+    .long 0x800
     """
