@@ -5,15 +5,18 @@ each block of code is looked at when it is translated, before it runs; where it 
 instruction, the run is interrupted, that one instruction gets a hook, and the run goes on.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 
 import unicorn
+from capstone import CS_GRP_CALL, CS_GRP_INT, CS_GRP_IRET, CS_GRP_JUMP, CS_GRP_RET
 from capstone import x86_const as operands
 
 from crosswalk.emu.cpu.cpu import Cpu
 from crosswalk.emu.cpu.decoding import decoder
 from crosswalk.emu.cpu.engine import hook_blocks
+from crosswalk.walker.architecture import PAGE_BYTES
 
 __all__ = ["PORT_INSTRUCTIONS", "STRINGS", "VMRUN", "WatchedCode"]
 
@@ -32,7 +35,7 @@ PORT_INSTRUCTIONS = STRINGS | {operands.X86_INS_IN, operands.X86_INS_OUT}
 """All that reach a port, by Capstone's numbers."""
 
 _PORT_OPCODES = {0x6C, 0x6D, 0x6E, 0x6F, *range(0xE4, 0xE8), *range(0xEC, 0xF0)}
-_SIZES = (16, 32, 64)
+_ENDING = (CS_GRP_JUMP, CS_GRP_CALL, CS_GRP_RET, CS_GRP_INT, CS_GRP_IRET)
 
 
 class WatchedCode:
@@ -41,7 +44,8 @@ class WatchedCode:
     `on_vmrun` is called with the linear address of each VMRUN that is about to be executed,
     `on_port` of each IN, OUT, INS and OUTS of a guest under SVM. `code` returns up to so many bytes
     of code at a linear address, and whether a guest under SVM runs. `interrupt` ends the run before
-    the next instruction, has its argument called, and goes on.
+    the next instruction, has its argument called, and goes on; where nothing runs it calls it at
+    once.
     """
 
     def __init__(
@@ -56,33 +60,41 @@ class WatchedCode:
         self._on_vmrun, self._on_port = on_vmrun, on_port
         self._vmruns: set[int] = set()
         self._ports: set[int] = set()
-        self._entered: set[int] = set()
-        self._decoders = {bits: decoder(bits) for bits in _SIZES}
         self._kept = hook_blocks(cpu.engine, self._look)
 
     def entering(self, va: int) -> None:
-        """Look at the block at `va`, where a run, a guest or a handler is about to start."""
-        if va not in self._entered:
-            self._entered.add(va)
-            self._cpu.engine.hook_add(unicorn.UC_HOOK_BLOCK, self._on_block, None, va, va)
+        """Look at the code at `va`, where a run, a guest or a handler is about to start.
 
-    def _on_block(self, _uc: unicorn.Uc, va: int, size: int, _data: object) -> None:
-        self._look(va, size)
+        Its block isn't reported as translated. All straight code is looked at that begins there.
+        """
+        self._cpu.load()
+        size = PAGE_BYTES - va % PAGE_BYTES
+        code, guest = self._code(va, size)
+        if len(code) == size and code.endswith((VMRUN[:1], VMRUN[:2])):
+            # Only then is there a reason to touch the page behind it.
+            code += self._code(va + size, len(VMRUN) - 1)[0]
+        self._watch(code, va, guest=guest)
 
     def _look(self, va: int, size: int) -> None:
         self._cpu.load()
         code, guest = self._code(va, size)
-        last = va + size - len(VMRUN)
-        if code.endswith(VMRUN) and len(code) == size and last not in self._vmruns:
-            self._vmruns.add(last)
-            self._interrupt(partial(self._hook, last, self._at_vmrun))
-        if guest and not _PORT_OPCODES.isdisjoint(code):
-            found = self._decoders[self._cpu.bits].disasm(code, va)
-            for at in {
-                each.address for each in found if each.id in PORT_INSTRUCTIONS
-            } - self._ports:
-                self._ports.add(at)
-                self._interrupt(partial(self._hook, at, self._at_port))
+        self._watch(code, va, guest=guest)
+
+    def _watch(self, code: bytes, va: int, *, guest: bool) -> None:
+        """Have those instructions hooked that are in this straight code; `guest` is under SVM."""
+        ports = guest and not _PORT_OPCODES.isdisjoint(code)
+        if VMRUN not in code and not ports:
+            return
+        for at, instruction in _watched(code, self._cpu.bits):
+            if instruction == operands.X86_INS_VMRUN:
+                known, called = self._vmruns, self._at_vmrun
+            elif ports:
+                known, called = self._ports, self._at_port
+            else:
+                continue
+            if va + at not in known:
+                known.add(va + at)
+                self._interrupt(partial(self._hook, va + at, called))
 
     def _hook(self, va: int, called: Callable[[unicorn.Uc, int, int, object], None]) -> None:
         self._cpu.engine.hook_add(unicorn.UC_HOOK_CODE, called, None, va, va)
@@ -93,3 +105,18 @@ class WatchedCode:
 
     def _at_port(self, _uc: unicorn.Uc, va: int, _size: int, _data: object) -> None:
         self._on_port(va)
+
+
+@functools.lru_cache(maxsize=256)
+def _watched(code: bytes, bits: int) -> tuple[tuple[int, int], ...]:
+    """Return offset and kind of each watched instruction in code, up to the first one that jumps.
+
+    Kinds are Capstone's numbers.
+    """
+    found = []
+    for each in decoder(bits).disasm(code, 0):
+        if each.id == operands.X86_INS_VMRUN or each.id in PORT_INSTRUCTIONS:
+            found.append((each.address, each.id))
+        if each.id == operands.X86_INS_VMRUN or any(map(each.group, _ENDING)):
+            break
+    return tuple(found)
