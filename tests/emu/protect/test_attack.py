@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import sys
 
 import pytest
 
@@ -100,6 +101,18 @@ def test_an_expected_crash_runs_in_a_child(died_of, result):
     assert (True, True) == states[-1]
 
 
+@pytest.fixture
+def tells_of_crashes():
+    """Have Python tell of crashes, where nothing does, or a test before ended that."""
+    enabled = faulthandler.is_enabled()
+    if not enabled:
+        faulthandler.enable(sys.__stderr__)
+    yield
+    if not enabled:
+        faulthandler.disable()
+
+
+@pytest.mark.usefixtures("tells_of_crashes")
 @pytest.mark.parametrize("died_of", ["SIGABRT", None])
 def test_a_crash_of_a_child_is_told_and_leaves_no_trace(died_of):
     def work():
