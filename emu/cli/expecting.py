@@ -232,7 +232,10 @@ def judged_machine(
 
 
 def _every_space(spaces: Spaces) -> Spaces:
-    """Return all address spaces whose roots are found in the memory of a machine."""
+    """Return all address spaces whose roots are found in the memory of a machine.
+
+    What the search says of roots that it can't tell is said on standard error.
+    """
     context = spaces.source.context
     registers = Registers(**asdict(context))
     contents = Contents(
@@ -243,6 +246,8 @@ def _every_space(spaces: Spaces) -> Spaces:
         cpus=(registers,),
     )
     roots = find_roots(contents, registers, width=context.maxphyaddr)
+    for each in roots.remarks:
+        remark(f"{spaces.source.name}: {each}")
     contexts = distinct_contexts([context, *(each.context for each in roots.known)])
     return replace(spaces, contexts=tuple(contexts), named=True)
 

@@ -25,7 +25,7 @@ from crosswalk.emu.load.placing import Module
 from crosswalk.emu.load.points import parse_point
 from crosswalk.emu.workers.contained import contained
 from crosswalk.guest.init import init_program
-from crosswalk.guest.sample import EXIT_PORT, sample_kernel
+from crosswalk.guest.sample import sample_kernel
 from crosswalk.walker.errors import CrosswalkError
 from scripts.upkeep.guest_rows import GUESTS, RowGuest
 from scripts.upkeep.qemu_boots import QemuBoot, boot_seconds, find_qemu
@@ -182,6 +182,8 @@ def _checked(guest: RowGuest, file: Path, program: Path) -> tuple[dict[str, Any]
         raise Missing(_last(done.stderr))
     found = re.search(rf"^{re.escape(str(file))}: ([\w-]+)", done.stderr, re.MULTILINE)
     document: dict[str, Any] = json.loads(done.stdout)
+    if "failure" in document:
+        raise Missing(document["verdict"])
     return document, found[1] if found else "?"
 
 
@@ -195,9 +197,8 @@ def booted(guest: RowGuest, file: Path) -> tuple[float, str]:
     def work() -> tuple[float, str]:
         ram = Ram(0, guest.ram << 20)
         given = Given(modules=_modules(guest), arguments=guest.arguments)
-        ticks = int(guest.options[1]) if "--tick-every" in guest.options else None
-        port = EXIT_PORT if "--exit-port" in guest.options else None
-        boot = Boot(ram, open_guest(file, None, given), exit_port=port, tick_every=ticks)
+        opened = open_guest(file, None, given)
+        boot = Boot(ram, opened, exit_port=guest.exit_port, tick_every=guest.tick_every)
         began = time.process_time()
         for _ in boot.run((), parse_point(guest.point), guest.seconds):
             pass

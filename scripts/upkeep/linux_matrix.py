@@ -181,6 +181,8 @@ def checked(found: Found, kernel: Path, core: Path, crosswalk: Sequence[str] = C
     if not ran.stdout:
         return _with(found, failures=(_last(ran),))
     answer = json.loads(ran.stdout)
+    if "failure" in answer:
+        return _with(found, failures=(answer["verdict"],))
     points = tuple(_point(each) for each in answer["points"])
     own = re.search(r"Checked W\+X mappings: (.*)", ran.stderr)
     found = _with(

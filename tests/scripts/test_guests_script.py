@@ -91,6 +91,18 @@ def test_the_sample_kernel_is_booted_and_checked(without_qemu, capsys):
     assert documented()["sample"][STABLE] == cells(line)[STABLE]
 
 
+def test_a_guests_options_are_those_that_its_boot_has():
+    made = RowGuest("it", (), "exit", "", exit_port=0xF4, tick_every=1000)
+    assert ("--exit-port", "0xf4", "--tick-every", "1000") == made.options
+    assert () == RowGuest("it", (), "idle", "").options
+    listed = {name: guest.options for name, guest in GUESTS.items() if guest.options}
+    assert {
+        "sample": ("--exit-port", "0xf4"),
+        "gnumach-486": ("--tick-every", "100000"),
+        "gnumach-486-pae": ("--tick-every", "100000"),
+    } == listed
+
+
 @pytest.mark.parametrize(
     ("guest", "said"),
     [

@@ -124,6 +124,14 @@ def test_a_command_without_an_answer_is_a_failure_with_its_last_line(tmp_path):
     assert ("two",) == found.failures
 
 
+def test_a_kernel_that_fails_is_a_failure_with_its_reason(tmp_path):
+    answer = json.dumps({"points": [], "failure": {"kind": "reset"}, "verdict": "it panicked"})
+    script = f"echo console >&2\ncat <<'END'\n{answer}\nEND\nexit 2"
+    command = (str(program(tmp_path / "crosswalk", script)),)
+    found = linux_matrix.checked(Found("a/b"), tmp_path / "k", tmp_path / "core", command)
+    assert (("it panicked",), ()) == (found.failures, found.points)
+
+
 def attack(*, unprotected=True, protected=False, not_built=""):
     return {"unprotected": unprotected, "protected": protected, "not_built": not_built}
 

@@ -193,6 +193,26 @@ def test_a_file_of_32_bits_is_no_remark_where_all_code_is_below_4_gib(run, guest
     assert (0, False) == (ran.status, "an ELF file of 32 bits" in ran.err), ran.err
 
 
+@pytest.mark.parametrize("others", [0, 2])
+def test_frames_that_could_be_roots_and_are_left_out_are_said(run, guest, others):
+    # Frames with an entry of a large page look like page directories of 32-bit paging.
+    alike = "".join(
+        f"mov dword ptr [edi + {0x1000 * (1 + each)}], {0x40_0083 + 0x40_0000 * each}\n"
+        for each in range(others)
+    )
+    path = guest(exiting(0, LEGACY + alike + PAGING))
+    ran = run(
+        "run",
+        "--guest",
+        path,
+        *PORT,
+        "--expect",
+        "frames of 0x200000-0x201000 never writable by user",
+    )
+    said = f"exit: {others} frames could be page directories or page tables"
+    assert (others > 0) == (said in ran.err), ran.err
+
+
 def test_points_have_the_symbols_of_the_guests_file(run, guest):
     source = "mov cr3, eax\nnop\n" + EXIT.format(code=0)
     data = with_header(multiboot_header(), source, symbols={"here": BASE + 0x13})
