@@ -5,13 +5,14 @@ more, with these entries watched; two runs are the same, and memory is compared 
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from crosswalk.emu.cli.blame_history import Copied, chain_of, stores_before, twins_of
 from crosswalk.emu.cli.blame_options import BlameTarget
 from crosswalk.emu.cli.guest_files import report_cut_symbols
 from crosswalk.emu.cli.names import symbols_of
@@ -29,7 +30,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry, level_of
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME, PhysicalMemory, Segments
-from crosswalk.walker.translate import Step, Walk, walk
+from crosswalk.walker.translate import Walk, walk
 
 __all__ = ["Rerun", "blame_at", "blame_key", "report_blame"]
 
@@ -107,11 +108,17 @@ def blame_at(options: argparse.Namespace, image: GuestImage, rerun: Rerun) -> li
 
 
 def _run(
-    rerun: Rerun, ram: Ram, words: Iterable[WatchedWord] = ()
+    rerun: Rerun,
+    ram: Ram,
+    words: Iterable[WatchedWord] = (),
+    sources: Mapping[int, Sequence[int]] | None = None,
 ) -> tuple[list[Written], Reached]:
-    """Run to the last point; return what was written to words, and the machine there."""
+    """Run to the last point; return what was written to words, and the machine there.
+
+    `sources` as `StoreLog` has them.
+    """
     boot = rerun.boot(ram)
-    log = StoreLog(boot.machine, words)
+    log = StoreLog(boot.machine, words, sources)
     *_, reached = boot.run(rerun.points, rerun.until, rerun.seconds)
     return log.written(), reached
 
@@ -129,9 +136,11 @@ def _blame(
         for word in _words(context, path)
         if ram.start <= word.pa < ram.start + ram.size
     }
+    twins, sources = _twins(ram, context, [path for found, _ in walks for path in found])
     again = Ram(ram.start, ram.size)  # Shared with the child.
     remark(f"running once more, to see who writes {len(words)} entries…")
-    written, _ = contained(lambda: _run(rerun, again, words.values()))
+    every = (words | twins).values()
+    written, _ = contained(lambda: _run(rerun, again, every, sources))
     differing = int(np.count_nonzero(ram.words != again.words))
     if differing:
         raise CrosswalkError(
@@ -143,6 +152,21 @@ def _blame(
         _Blamed(target, context, found, more, by_address)
         for target, (found, more) in zip(targets, walks, strict=True)
     ]
+
+
+def _twins(
+    ram: Ram, context: PagingContext, walks: Iterable[Walk]
+) -> tuple[dict[int, WatchedWord], dict[int, tuple[int, ...]]]:
+    """Return words that entries may be copied from, and which of them each may be."""
+    words: dict[int, WatchedWord] = {}
+    sources: dict[int, tuple[int, ...]] = {}
+    for step in dict.fromkeys(step for path in walks for step in path.steps):
+        found = twins_of(ram, context, step)
+        size = level_of(context, step.level).entry_size
+        words |= {pa: WatchedWord(pa, size) for pa in found}
+        group = (step.pa, *found)
+        sources |= {pa: tuple(each for each in group if each != pa) for pa in group if found}
+    return words, sources
 
 
 def _walks(
@@ -188,15 +212,18 @@ def _lines(blamed: Sequence[_Blamed], code: CodeNames) -> Iterator[str]:
                 yield f"  mapped at {path.va:#x}:"
             if not path.steps:
                 yield "  not canonical: no entries"
-            for step in path.steps:
-                yield from _entry_lines(each, step, code, again=step.pa in told)
+            for number, step in enumerate(path.steps):
+                yield from _entry_lines(each, path, number, code, again=step.pa in told)
                 told.add(step.pa)
         if each.more:
             yield f"  … and {each.more:,} more mappings of this frame"
 
 
-def _entry_lines(blamed: _Blamed, step: Step, code: CodeNames, *, again: bool) -> Iterator[str]:
-    """Yield what was written to an entry; its stores not `again`."""
+def _entry_lines(
+    blamed: _Blamed, path: Walk, number: int, code: CodeNames, *, again: bool
+) -> Iterator[str]:
+    """Yield what was written to an entry of a path; its stores not `again`."""
+    step = path.steps[number]
     written = blamed.written.get(step.pa)
     title = f"  {entry_name(blamed.context, step)} {step.pa:#x}:"
     if written is None:
@@ -209,18 +236,27 @@ def _entry_lines(blamed: _Blamed, step: Step, code: CodeNames, *, again: bool) -
         return
     yield title
     told = sum(store.times for store in written.stores)
-    if written.first:
-        yield f"    {written.first:0{digits}x} left by the loader"
-    elif not written.count and not written.last:
-        yield "    zero from the start, never written"
-    if written.count > told:
-        yield f"    {written.count - told:,} earlier stores left out"
+    before = stores_before(path, number, blamed.context, blamed.written)
     left = written.first if written.count == told else None
-    for store in written.stores:
+    if before:
+        earlier = written.count - sum(store.times for store in written.stores[before:])
+        yield f"    {_earlier_text(earlier, written.stores[before - 1])}"
+        left = None
+    else:
+        if written.first:
+            yield f"    {written.first:0{digits}x} left by the loader"
+        elif not written.count and not written.last:
+            yield "    zero from the start, never written"
+        if written.count > told:
+            yield f"    {written.count - told:,} earlier stores left out"
+    for store in written.stores[before:]:
         yield from _unseen_lines(left, store.before, digits)
-        yield f"    {store.after:0{digits}x} {_by_text(store, code)}; {_moment_text(store.moment)}"
-        if callers := _callers(code, store.stack):
-            yield f"      return addresses on the stack: {', '.join(callers)}"
+        yield f"    {store.after:0{digits}x} {_made_text(store, code)}"
+        yield from (f"      {line}" for line in _caller_lines(store, code))
+        for each in chain_of(store, blamed.written):
+            yield f"      {_copied_text(each, code)}"
+            if each.store is not None:
+                yield from (f"        {line}" for line in _caller_lines(each.store, code))
         left = store.after
     yield from _unseen_lines(left, written.last, digits)
 
@@ -237,6 +273,30 @@ def _unseen_text(left: int, found: int) -> str:
         bits = "".join(bit.name or "" for bit in (Entry.A, Entry.D) if (found ^ left) & bit)
         return f"{' and '.join(bits)} set by the processor's own walk"
     return "changed by no store: by the delivery of an event, or by a store from the page before"
+
+
+def _earlier_text(count: int, last: Store) -> str:
+    return (
+        f"{count_text(count, 'store')} to what the frame held before it was cleared to be a table, "
+        f"the last at {_moment_text(last.moment)}"
+    )
+
+
+def _copied_text(found: Copied, code: CodeNames) -> str:
+    """Say where a value was copied from, and what had put it there."""
+    text = f"copied from PA {found.pa:#x}"
+    if found.store is not None:
+        return f"{text}, put there {_made_text(found.store, code)}"
+    return f"{text}, {'where the loader left it' if found.by_loader else 'put there earlier'}"
+
+
+def _made_text(store: Store, code: CodeNames) -> str:
+    return f"{_by_text(store, code)}; {_moment_text(store.moment)}"
+
+
+def _caller_lines(store: Store, code: CodeNames) -> Iterator[str]:
+    if callers := _callers(code, store.stack):
+        yield f"return addresses on the stack: {', '.join(callers)}"
 
 
 def _by_text(store: Store, code: CodeNames) -> str:
@@ -265,7 +325,9 @@ def _records(blamed: Sequence[_Blamed], code: CodeNames) -> list[dict[str, Any]]
             "walks": [
                 {
                     "va": hex(path.va),
-                    "entries": [_entry_record(each, step, code) for step in path.steps],
+                    "entries": [
+                        _entry_record(each, path, number, code) for number in range(len(path.steps))
+                    ],
                 }
                 for path in each.walks
             ],
@@ -274,7 +336,8 @@ def _records(blamed: Sequence[_Blamed], code: CodeNames) -> list[dict[str, Any]]
     ]
 
 
-def _entry_record(blamed: _Blamed, step: Step, code: CodeNames) -> dict[str, Any]:
+def _entry_record(blamed: _Blamed, path: Walk, number: int, code: CodeNames) -> dict[str, Any]:
+    step = path.steps[number]
     written = blamed.written.get(step.pa)
     record = {
         "level": step.level,
@@ -285,22 +348,37 @@ def _entry_record(blamed: _Blamed, step: Step, code: CodeNames) -> dict[str, Any
     }
     if written is None:  # Outside RAM.
         return record
+    before = stores_before(path, number, blamed.context, blamed.written)
     return record | {
         "loader": hex(written.first),
         "last": hex(written.last),
         "count": written.count,
         "stores": [
             {
-                "before": hex(store.before),
-                "after": hex(store.after),
-                "rip": hex(store.rip),
-                "symbol": code.name(store.rip),
-                "return_addresses": _callers(code, store.stack),
-                "cpl": store.cpl,
-                "cr3": hex(store.cr3),
-                "times": store.times,
-                **asdict(store.moment),
+                **_store_record(store, code),
+                "before_table": at < before,
+                "copied": [
+                    {
+                        "pa": hex(each.pa),
+                        "store": None if each.store is None else _store_record(each.store, code),
+                    }
+                    for each in chain_of(store, blamed.written)
+                ],
             }
-            for store in written.stores
+            for at, store in enumerate(written.stores)
         ],
+    }
+
+
+def _store_record(store: Store, code: CodeNames) -> dict[str, Any]:
+    return {
+        "before": hex(store.before),
+        "after": hex(store.after),
+        "rip": hex(store.rip),
+        "symbol": code.name(store.rip),
+        "return_addresses": _callers(code, store.stack),
+        "cpl": store.cpl,
+        "cr3": hex(store.cr3),
+        "times": store.times,
+        **asdict(store.moment),
     }

@@ -68,8 +68,8 @@ CR3_UNDER_TEST = "CR3 under test"
 """Under the CR3 under test, bits and all, with a slot of its root table borrowed in place."""
 
 ROOT_COPY_REASONS = (
-    "copy of the root: CR3's high bits",
-    "copy of the root: the access meets both lent slots",
+    "copy of the root table: CR3's high bits",
+    "copy of the root table: the access itself uses both root entries that the probe can borrow",
 )
 """Why other accesses are made under a copy of the root.
 

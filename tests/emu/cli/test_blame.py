@@ -4,8 +4,11 @@ import pytest
 
 from crosswalk.guest.sample import EXIT_PORT, Bug, sample_kernel
 from tests.emu.cli.running import refused
+from tests.emu.load.elf_files import BASE as ELF_BASE
+from tests.emu.load.elf_files import Part, code, elf_file
 from tests.emu.load.linux.distribution_kernels import CLOUD, INIT, fetched
 from tests.emu.load.linux.kernels import BASE, TABLES, talking, vmlinux
+from tests.emu.load.small_guests import SAY_DONE
 
 CULPRIT = BASE + 0x100
 LEAF = TABLES + 0x2000 + 11 * 8
@@ -51,6 +54,88 @@ def test_the_function_that_planted_a_bug_is_named(run, buggy):
     assert f"{VA | 0x83:016x} by set_writable ({CULPRIT:#x}), CPL 0, CR3 {TABLES:#x}; " in opened
     assert "      return addresses on the stack: begin+0x12" == caller
     assert "verdict: agreement" in ran.out
+
+
+FRAME = BASE + 0x40_0000
+MIDDLE = FRAME + 0x1000
+COPYING = f"""
+    jmp begin
+    .balign 256
+clear:
+    xor eax, eax
+    mov ecx, 512
+    rep stosq
+    ret
+    .balign 256
+copy:
+    mov ecx, 512
+    rep movsq
+    ret
+    .balign 256
+begin:
+    mov edi, {FRAME}
+    mov qword ptr [rdi], 0x1111
+    mov qword ptr [rdi], 0x2222
+    call clear
+    mov esi, {TABLES}
+    mov edi, {MIDDLE}
+    call copy
+    mov esi, {MIDDLE}
+    mov edi, {FRAME}
+    call copy
+    mov eax, {FRAME}
+    mov cr3, rax
+"""
+
+
+@pytest.fixture
+def copying(tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux(f"{COPYING}{talking('')}"))
+    symbols = tmp_path / "System.map"
+    names = {"_text": 0, "clear": 0x100, "copy": 0x200, "begin": 0x300}
+    symbols.write_text("".join(f"{BASE + at:016x} T {name}\n" for name, at in names.items()))
+    return ("--kernel", path, "--system-map", symbols, "--ram", "32", "--until", "console:\n")
+
+
+def test_a_copied_entry_is_followed_to_the_store_that_made_it(run, copying):
+    ran = run("run", *copying, "--blame", hex(VA))
+    lines = ran.out.splitlines()
+    at = lines.index(next(line for line in lines if f"PML4E[0] {FRAME:#x}: " in line))
+    earlier, cleared, _, copied, _, middle, _, first = lines[at + 1 : at + 9]
+    assert earlier.startswith(
+        "    2 stores to what the frame held before it was cleared to be a table, the last at "
+    )
+    assert "    0000000000000000 by clear+" in cleared
+    assert " by copy+" in copied
+    assert middle.startswith(f"      copied from PA {MIDDLE:#x}, put there by copy+")
+    assert first.startswith(f"      copied from PA {TABLES:#x}, put there by _text+")
+    # Below the root nothing was copied, nor had another use.
+    rest = "\n".join(lines[at + 9 :])
+    assert (False, False) == ("copied from" in rest, "what the frame held" in rest)
+    (target,) = run("run", *copying, "--blame", hex(VA), "--json").records[0]["blame"]
+    stores = target["walks"][0]["entries"][0]["stores"]
+    assert [True, True, False, False] == [each["before_table"] for each in stores]
+    assert [hex(MIDDLE), hex(TABLES)] == [each["pa"] for each in stores[-1]["copied"]]
+    origins = [each["store"]["symbol"].partition("+")[0] for each in stores[-1]["copied"]]
+    assert ["copy", "_text"] == origins
+
+
+def test_what_the_loader_made_is_said_to_be_left_by_it(run, tmp_path):
+    path = tmp_path / "tiny.elf"
+    source = f"""
+        mov rsi, cr3
+        mov edi, {ELF_BASE + 0x10000}
+        mov ecx, 512
+        rep movsq
+        mov eax, {ELF_BASE + 0x10000}
+        mov cr3, rax
+        {SAY_DONE}
+    """
+    path.write_bytes(elf_file([Part(ELF_BASE, code(source, bits=64), size=0x20000)], bits=64))
+    ran = run("run", "--guest", path, "--ram", "16", "--until", "console:.", "--blame", "0x200000")
+    (line,) = [each for each in ran.out.splitlines() if "copied from" in each]
+    assert line.endswith(", where the loader left it")
 
 
 def test_json_has_each_store(run, buggy):

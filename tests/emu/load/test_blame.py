@@ -1,6 +1,7 @@
 """Who wrote a word of memory: its stores, their instructions, and what is none."""
 
 import numpy as np
+import pytest
 
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.blame import KEPT, StoreLog, WatchedWord
@@ -21,11 +22,11 @@ def booted(source, until=SAID):
     return boot, lambda: list(boot.run([], until, 20))
 
 
-def written(source, *words, until=SAID):
+def written(source, *words, until=SAID, sources=None):
     """What is written to words, given as (address, size) or an address of 8 bytes."""
     boot, run = booted(source, until)
     given = [WatchedWord(*(word if isinstance(word, tuple) else (word, 8))) for word in words]
-    log = StoreLog(boot.machine, given)
+    log = StoreLog(boot.machine, given, sources)
     run()
     return log.written(), boot
 
@@ -191,3 +192,38 @@ def test_a_run_that_is_watched_is_the_same_byte_for_byte():
     run()
     _, watched = written(source, PAGE, PAGE + 8, TABLES + 0x2000)
     assert np.array_equal(boot.machine.ram.bytes, watched.machine.ram.bytes)
+
+
+TO, FROM = PAGE + 0x1008, PAGE + 8
+FILL = "mov eax, 0x8067\nmov [rsi + 8], rax\n"
+COPIES = {
+    "a load and a store": ("mov rdx, [rsi + 8]\nmov [rsi + 0x1008], rdx", FROM),
+    "REP MOVSQ": ("lea rdi, [rsi + 0x1000]\nmov ecx, 4\nrep movsq", FROM),
+    "halves": (
+        "mov edx, [rsi + 8]\nmov [rsi + 0x1008], edx\nmov edx, [rsi + 12]\nmov [rsi + 0x100c], edx",
+        FROM,
+    ),
+    "a load that begins before": ("movdqu xmm0, [rsi + 4]\nmovdqu [rsi + 0x1004], xmm0", FROM),
+    "A and D apart": ("mov rdx, [rsi + 8]\nand dl, ~0x60\nmov [rsi + 0x1008], rdx", FROM),
+    "another value": ("mov rdx, [rsi + 8]\nor dl, 2\nnot rdx\nmov [rsi + 0x1008], rdx", None),
+    "a load long before": (
+        "mov rdx, [rsi + 8]\n" + "nop\n" * 65 + "mov [rsi + 0x1008], rdx",
+        None,
+    ),
+    "no load": ("mov [rsi + 0x1008], rax", None),
+}
+SSE = "mov rax, cr4\nor eax, 0x200\nmov cr4, rax\n"
+
+
+@pytest.mark.parametrize(("copy", "source"), COPIES.values(), ids=COPIES)
+def test_a_copy_names_the_word_that_it_is_of(copy, source):
+    found, _ = written(at_page(f"{SSE}{FILL}{copy}"), FROM, TO, sources={TO: [FROM]})
+    filled, copied = (each.stores[-1] for each in found)
+    assert (None, source) == (filled.source, copied.source)
+    assert filled.order < copied.order
+
+
+def test_only_words_that_may_be_the_source_are_it():
+    copy, _ = COPIES["a load and a store"]
+    found, _ = written(at_page(f"{FILL}{copy}"), FROM, TO, sources={TO: [PAGE + 0x2008]})
+    assert [None, None] == [each.stores[-1].source for each in found]

@@ -60,7 +60,7 @@ def test_agreement_alone_is_said_where_all_was_asked_and_answered():
         ({}, {"masked": True}, "agreement; with the mask taken off"),
         ({}, {"mappings": 0}, "agreement; no mapping"),
         (
-            {"roots": {"CR3 under test": 990, "copy of the root: CR3's high bits": 10}},
+            {"roots": {"CR3 under test": 990, "copy of the root table: CR3's high bits": 10}},
             {},
             "agreement; 10 under a copy of the root",
         ),
