@@ -22,7 +22,6 @@ from crosswalk.emu.protect.kernel.guest_code import (
     words_of,
 )
 from crosswalk.emu.protect.kernel.guestwalk import Leaf, find_leaf, lower_leaves
-from crosswalk.emu.protect.kernel.rights import section_frames
 from crosswalk.emu.protect.kernel.rules import may
 from crosswalk.emu.protect.permissions import Bools, executes
 from crosswalk.guest.assembler import assemble
@@ -205,19 +204,15 @@ def features_lacking(pinned: Mapping[str, list[str]], context: PagingContext) ->
 def _parts(host: Enforcement) -> tuple[list[int], list[int], list[int]]:
     """Return the frames of the image's text, of its read-only data, and of data that it keeps.
 
-    Where NX withholds no execution, the sections of the image tell them apart.
+    The latter two are those that may not be executed, where the mappings can say that.
     """
-    grants, kernel = host.grants, host.kernel
-    writable = may(grants.permissions, Permission.WRITE)
-    executable = may(grants.permissions, Permission.EXECUTE)
-    text, sealed = grants.text, grants.sealed & ~grants.text & ~executable
-    data = grants.kept & writable & ~grants.tables
+    grants = host.grants
+    sealed = grants.sealed & ~grants.text
+    data = grants.kept & may(grants.permissions, Permission.WRITE) & ~grants.tables
     if withholds_execution(host.context):
-        data &= ~executable
-    else:
-        text = text & section_frames(kernel, {".text"}, len(text))
-        sealed = grants.sealed & section_frames(kernel, {".rodata"}, len(text))
-    return _numbers(text), _numbers(sealed), _numbers(data)
+        withheld = ~may(grants.permissions, Permission.EXECUTE)
+        sealed, data = sealed & withheld, data & withheld
+    return _numbers(grants.text), _numbers(sealed), _numbers(data)
 
 
 def _mapped(memory: PhysicalMemory, context: PagingContext, base: int, pa: int) -> Leaf | None:
