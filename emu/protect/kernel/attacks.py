@@ -28,7 +28,6 @@ from crosswalk.emu.protect.kernel.guest_code import (
     identity,
     root_executable,
     window,
-    withholds_execution,
     words_of,
 )
 from crosswalk.walker.context import PagingContext
@@ -279,7 +278,7 @@ def _stopped(frames: AttackFrames) -> tuple[Attack[Code], ...]:
 def _passed(frames: AttackFrames) -> tuple[Attack[Code], ...]:
     """Return the attacks that aren't stopped."""
     context = frames.context
-    withheld = withholds_execution(context)
+    withheld = context.nxe
     return (
         _attack(
             "forge the patching window",

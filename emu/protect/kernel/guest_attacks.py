@@ -32,7 +32,7 @@ from crosswalk.emu.protect.kernel.attacks import (
     lacking,
 )
 from crosswalk.emu.protect.kernel.forged import ForgedTables, find_room, forged_count
-from crosswalk.emu.protect.kernel.guest_code import large_pages, withholds_execution, words_of
+from crosswalk.emu.protect.kernel.guest_code import large_pages, words_of
 from crosswalk.emu.protect.kernel.guestwalk import entries_of, find_leaf
 from crosswalk.emu.protect.kernel.injected import assembled, features_lacking, free_frames
 from crosswalk.emu.protect.kernel.protection import Protection
@@ -103,7 +103,7 @@ def guest_attacks(frames: GuestFrames) -> tuple[Attack[Code], ...]:
     opened = "\n".join(
         f"mov rbx, FORGED + {entry:#x}\nor qword ptr [rbx], 2" for entry in frames.entries
     )
-    written, withheld = NestedFault(frames.readonly, _WRITE), withholds_execution(frames.context)
+    written, withheld = NestedFault(frames.readonly, _WRITE), frames.context.nxe
     stored = f"mov rbx, READONLY_AT\n{_STORE}"
     return (
         Attack(

@@ -29,7 +29,6 @@ __all__ = [
     "large_pages",
     "root_executable",
     "window",
-    "withholds_execution",
     "words_of",
 ]
 
@@ -128,14 +127,9 @@ def words_of(context: PagingContext) -> GuestWords:
     return WORDS[64 if context.mode.long else 32]
 
 
-def withholds_execution(context: PagingContext) -> bool:
-    """Return whether entries may withhold execution: they have 64 bits, and EFER.NXE is set."""
-    return context.nxe and context.mode is not PagingMode.BIT32
-
-
 def executable(context: PagingContext) -> str:
     """Return source that clears NX in the entry at RBX, that of the page at RDI."""
-    cleared = f"{_NX_CLEARED}\n" if withholds_execution(context) else ""
+    cleared = f"{_NX_CLEARED}\n" if context.nxe else ""
     return f"{cleared}invlpg [rdi]"
 
 

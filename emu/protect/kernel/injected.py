@@ -18,7 +18,6 @@ from crosswalk.emu.protect.kernel.guest_code import (
     MARKED,
     GuestWords,
     in_words,
-    withholds_execution,
     words_of,
 )
 from crosswalk.emu.protect.kernel.guestwalk import Leaf, find_leaf, lower_leaves
@@ -209,7 +208,7 @@ def _parts(host: Enforcement) -> tuple[list[int], list[int], list[int]]:
     grants = host.grants
     sealed = grants.sealed & ~grants.text
     data = grants.kept & may(grants.permissions, Permission.WRITE) & ~grants.tables
-    if withholds_execution(host.context):
+    if host.context.nxe:
         withheld = ~may(grants.permissions, Permission.EXECUTE)
         sealed, data = sealed & withheld, data & withheld
     return _numbers(grants.text), _numbers(sealed), _numbers(data)
@@ -268,7 +267,7 @@ def _user_code(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple
 
     With page-table isolation this root itself forbids execution, and the user's own one allows it.
     """
-    withheld = int(Entry.XD) if withholds_execution(context) else 0
+    withheld = int(Entry.XD) if context.nxe else 0
     for va in lower_leaves(memory, context):
         leaf = find_leaf(memory, context, va)
         if leaf is not None and leaf.user and not (memory.word(leaf.entry) or 0) & withheld:
