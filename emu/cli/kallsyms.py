@@ -1,9 +1,9 @@
 """Symbols that a Linux kernel has in itself: kallsyms, as lines like those of /proc/kallsyms.
 
-In an image `crosswalk.walker.symbols.kallsyms` finds them. drgn reads them out of a kernel's
-memory; vmlinux-to-elf finds them there, too, and in an image of a form that isn't known here. Where
-these are installed, both run in processes of their own. Source: Linux,
-Documentation/admin-guide/kdump/vmcoreinfo.rst; kernel/kallsyms.c.
+The reader `crosswalk.walker.symbols.kallsyms` finds them, in an image and in a kernel's memory.
+Where their form isn't known to it, or not all of them are in memory, drgn is asked, which is told
+where they are, and vmlinux-to-elf. Where these are installed, both run in processes of their own.
+Source: Linux, Documentation/admin-guide/kdump/vmcoreinfo.rst; kernel/kallsyms.c.
 """
 
 import resource
@@ -29,7 +29,7 @@ from crosswalk.walker.formats.located_errors import one_line
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.pages import pages
 from crosswalk.walker.symbols.identity import Identity, build_id_in
-from crosswalk.walker.symbols.kallsyms import kallsyms_of_elf
+from crosswalk.walker.symbols.kallsyms import kallsyms_in, kallsyms_of_elf
 from crosswalk.walker.symbols.kaslr import vmcoreinfo_values
 from crosswalk.walker.symbols.linear_memory import LinearMemory
 from crosswalk.walker.symbols.linux import IMAGE
@@ -52,12 +52,16 @@ _LARGEST_IMAGE = 128 << 20
 def kallsyms_of_memory(source: Source, info: str) -> tuple[bytes, str]:
     """Return the symbols of a kernel by its memory, and by what they were found.
 
-    `info` is the text of its VMCOREINFO. They are where the kernel runs. drgn is asked first, then
-    vmlinux-to-elf. Raises `BadInput` with the reasons where neither has any: it isn't installed,
-    the kernel doesn't say where they are (before 6.0, to drgn), their memory isn't there.
+    `info` is the text of its VMCOREINFO. They are where the kernel runs. The project's own reader
+    is asked first, then drgn, then vmlinux-to-elf. Raises `BadInput` with the reasons where none
+    has any: it isn't installed, the kernel doesn't say where they are (before 6.0, to drgn), their
+    memory isn't there.
     """
     if not source.context.mode.long:
         raise BadInput("those of 32-bit kernels aren't looked for")
+    own = _by_own_reader(source)
+    if own:
+        return own, "Crosswalk's own reader of kallsyms"
     reasons = []
     for name, way in (("drgn", _by_drgn), ("vmlinux-to-elf", _by_vmlinux_to_elf)):
         try:
@@ -69,6 +73,16 @@ def kallsyms_of_memory(source: Source, info: str) -> tuple[bytes, str]:
 
 
 _MISSING = "isn't installed"
+
+
+def _by_own_reader(source: Source) -> bytes:
+    """Return the symbols in what is mapped of the image; nothing where their form isn't known."""
+    image, start = bytearray(), 0
+    for va, data in _mapped(source):
+        start = start if image else va
+        image.extend(bytes(va - start - len(image)))
+        image.extend(data)
+    return kallsyms_in(bytes(image), start) if image else b""
 
 
 def _by_drgn(source: Source, info: str) -> bytes:
@@ -149,6 +163,17 @@ def _by_vmlinux_to_elf(source: Source, _info: str) -> bytes:
 
 def _image(source: Source) -> Iterator[tuple[int, bytes]]:
     """Yield what is mapped of a kernel's image: the distance from its beginning, and the bytes."""
+    start = None
+    for va, data in _mapped(source):
+        start = va if start is None else start
+        yield va - start, data
+
+
+def _mapped(source: Source) -> Iterator[tuple[int, bytes]]:
+    """Yield what is mapped of a kernel's image, a frame at a time: its address, and the bytes.
+
+    Up to 128 MiB from its beginning; nothing of what isn't in memory.
+    """
     memory, start = source.memory, None
     for block in pages(memory, source.context, IMAGE, IMAGE + (1 << 30)):
         for page in block:
@@ -158,7 +183,7 @@ def _image(source: Source) -> Iterator[tuple[int, bytes]]:
                 return
             frames = np.arange(page.pa, page.pa + size, FRAME, dtype=np.uint64)
             for pa in frames[memory.backed(frames)].tolist():
-                yield page.va - start + pa - page.pa, memory.read(pa, FRAME)
+                yield page.va + pa - page.pa, memory.read(pa, FRAME)
 
 
 def _finder() -> str:

@@ -22,8 +22,9 @@ from crosswalk.walker.formats import Source, SourceKind
 from crosswalk.walker.formats.located_errors import errors_named, one_line
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.mappings import Ranges
-from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.pages import Pages
+from crosswalk.walker.roots.groups import pair_of
 from crosswalk.walker.symbols import NO_NAMES, Names, Span, SpanKind, Spans
 from crosswalk.walker.symbols.known import LAYOUT, NO_SYMBOLS, halves, known_names, vmcoreinfo_of
 from crosswalk.walker.symbols.physical import physical_names
@@ -41,6 +42,7 @@ __all__ = [
     "chosen_names",
     "frame_columns",
     "guest_names",
+    "kernel_context",
     "kernel_names",
     "known_regions",
     "name_columns",
@@ -155,14 +157,22 @@ def kernel_names(spaces: Spaces, symbols: Path | None) -> Names:
 
     Without one those that its memory has, or at least its regions.
     """
-    # Its memory is searched for VMCOREINFO, as one that is a file.
-    source = replace(spaces.source, complete=False)
+    # Its memory is searched for VMCOREINFO, as one that is a file. User mode's root of page-table
+    # isolation maps next to nothing of the kernel.
+    context = kernel_context(spaces.source.memory, spaces.source.context)
+    source = replace(spaces.source, complete=False, context=context)
     info = vmcoreinfo_of(source)
     if symbols is not None:
         return known_names(source, symbols_of(str(symbols)), info=info, linux=True)
     if not info:
         return known_names(source, linux=True)
     return _found(replace(spaces, source=source))
+
+
+def kernel_context(memory: PhysicalMemory, context: PagingContext) -> PagingContext:
+    """Return a context with the kernel's root, where its own is user mode's beside that."""
+    kernel = pair_of(memory, context, ()) if context.root & FRAME else None
+    return context if kernel is None else replace(context, cr3=kernel)
 
 
 def guest_names(spaces: Spaces) -> Names:

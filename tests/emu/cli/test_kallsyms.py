@@ -3,12 +3,18 @@ import os
 import platform
 import stat
 import struct
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from crosswalk.emu.cli import kallsyms, names
-from crosswalk.walker.formats import open_source
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Source, SourceKind, open_source
+from crosswalk.walker.memory import Segments
 from tests.emu.cli.running import refused
+from tests.tables import KIB4, OPEN, A, P, PageTables, context
+from tests.walker.symbols.kallsyms_tables import FORMS, LINKED, lines, symbols, tables
 from tests.walker.symbols.small_linux import SYMBOLS, SmallLinux
 
 
@@ -39,6 +45,65 @@ def test_symbols_are_read_out_of_a_kernels_memory(run, tmp_path):
     assert "kernel_randomize_memory" == symbols[hex(linux.addresses["_text"] + 0x3000)]
     assert "run_init_process+0xfc0" == symbols[hex(linux.addresses["_text"] + 0x2000)]
     assert None not in {record["region"] for record in ran.records}
+
+
+ENTRIES = 0xFFFF_FE00_0000_0000
+"""Linux' cpu_entry_area."""
+
+
+def mapped(memory, moved, *, hole=None, user=False):
+    """A source in which a kernel's image is mapped page by page, but for the page of a hole.
+
+    With `user` its root is user mode's, which maps the area of its entries alone.
+    """
+    tables = PageTables(ram=((0, 1 << 23),), root=0x2000)
+    tables._free = 0x4000  # User mode's root is the frame above the kernel's.
+    pages = [at for at in range(0, len(memory), KIB4) if hole is None or at != hole & -KIB4]
+    for at in pages:
+        tables.map(LINKED + moved + at, 0x20_0000 + at, P | A)
+    tables.map(ENTRIES, 0x1000, P | A)
+    content = bytearray(1 << 23)
+    content[0x20_0000 : 0x20_0000 + len(memory)] = memory
+    for pa, entry in tables.map(0x40_0000, 0x1000, OPEN | A).words.items():
+        content[pa : pa + 8] = entry.to_bytes(8, "little")
+    if user:
+        content[0x3000:0x3800] = content[0x2000:0x2800]
+        slot = 0x2000 + 8 * (ENTRIES >> 39 & 511)
+        content[slot + 0x1000 : slot + 0x1008] = content[slot : slot + 8]
+    physical = Segments([(0, np.frombuffer(content, np.uint8))])
+    paging = context(4, root=0x3000 if user else 0x2000)
+    return Source(name="", kind=SourceKind.LIVE, memory=physical, context=paging)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("moved", [0, 0x240_0000])
+def test_symbols_are_read_by_the_projects_own_reader_wherever_the_kernel_runs(form, moved):
+    held = [(letter, name, at + moved) for letter, name, at in symbols()]
+    source = mapped(tables(held, form, address=LINKED + moved), moved)
+    text, by = kallsyms.kallsyms_of_memory(source, "")
+    assert (lines(held), "Crosswalk's own reader of kallsyms") == (text, by)
+
+
+def test_a_page_that_is_not_mapped_is_no_reason_to_read_others_as_something_else(
+    tmp_path, monkeypatch
+):
+    without_finder(tmp_path, monkeypatch)
+    memory = tables(symbols(), "6.4")
+    first = mapped(memory, 0, hole=0)
+    assert lines(symbols()) == kallsyms.kallsyms_of_memory(first, "")[0]
+    names = mapped(memory, 0, hole=memory.index(b"symbol_"))
+    with pytest.raises(BadInput, match="vmlinux-to-elf isn't installed"):
+        kallsyms.kallsyms_of_memory(names, "")
+
+
+def test_under_user_modes_root_of_page_table_isolation_the_kernels_is_read():
+    source = mapped(tables(symbols(), "5.10"), 0, user=True)
+    found = names.kernel_context(source.memory, source.context)
+    assert (0x2000, source.context.efer) == (found.root, found.efer)
+    text, _ = kallsyms.kallsyms_of_memory(replace(source, context=found), "")
+    assert lines(symbols()) == text
+    # The kernel's own root has no other.
+    assert found == names.kernel_context(source.memory, found)
 
 
 @needs_drgn
