@@ -21,6 +21,7 @@ ACCESSED_DIRTY = 1 << 6
 MISCONFIGURED, USES, RESERVED = ept.misconfigured, ept.ept_uses, ept.ept_reserved_bits
 STEP_AT, LEAF_ADDRESS = ept._step_at, ept.ept_leaf_address
 UPDATE_FAULT, TABLE_FAULT, FAULT = Ept.update_fault, Ept.table_fault, Ept._fault
+USES_OF, VIOLATION = violations.ept_uses_of, Ept._violation
 GUEST = int(
     Qualification.GUEST_USER | Qualification.GUEST_WRITABLE | Qualification.GUEST_NO_EXECUTE
 )
@@ -144,6 +145,33 @@ def rights_first(self, path, va, needed, made, undefined=GUEST):
     return FAULT(self, path, va, needed, made, undefined)
 
 
+def by_the_leaf_alone(context, path):
+    """Entries above the leaf take no right away."""
+    return USES_OF(context, replace(path, steps=path.steps[-1:]))
+
+
+def rights_of_the_last_entry(self, path, *rest):
+    """The qualification has the rights of the last entry alone."""
+    return VIOLATION(self, replace(path, steps=path.steps[-1:]), *rest)
+
+
+def tables_as_the_access(memory, context, access):
+    """A write needs W of the guest's tables, too, and a fetch X."""
+    needed = {READ: Use.READ, WRITE: Use.WRITE, EXECUTE: Use.SUPERVISOR_EXECUTE}[access.type]
+    made = violations._ACCESSES[access.type]
+
+    def fault(self, path, va):
+        return TABLE_FAULT(self, path, va) or FAULT(self, path, va, needed, made)
+
+    return patched(Ept, "table_fault", fault)(memory, context, access)
+
+
+def ignored_are_reserved(context, level, *, leaf):
+    """Bits of controls that are off have to be 0."""
+    ignored = EptEntry.VERIFY_PAGING | EptEntry.PAGING_WRITE | EptEntry.SUPPRESS_VE
+    return RESERVED(context, level, leaf=leaf) | ignored
+
+
 def page_first(memory, context, access):
     """The page's own walk comes before what the guest's tables allow."""
     found = nested_outcomes(memory, context, access)
@@ -180,6 +208,28 @@ def marked(*, table_leaves):
         return (replace(found[0], entries=tuple(e for e in kept if e[1] != memory.word(e[0]))),)
 
     return predict
+
+
+def only_leaves_marked(memory, context, access):
+    """A isn't set in EPT entries above the leaves."""
+    found = nested_outcomes(memory, context, access)
+    if not isinstance(found[0], Translation):
+        return found
+    path = walk_nested(memory, context, access.va)
+    upper = {step.pa for each in (*path.tables, path.page) for step in each.path.steps[:-1]}
+    return (replace(found[0], entries=tuple(e for e in found[0].entries if e[0] not in upper)),)
+
+
+def page_always_dirty(memory, context, access):
+    """D is set in the EPT leaf of the page by reads and fetches, too."""
+    found = nested_outcomes(memory, context, access)
+    if not isinstance(found[0], Translation) or not context.host.accessed_dirty:
+        return found
+    leaf = walk_nested(memory, context, access.va).page.path.steps[-1].pa
+    words = dict(found[0].entries)
+    words[leaf] = words.get(leaf, memory.word(leaf)) | int(EptEntry.D)
+    changed = tuple(sorted(each for each in words.items() if each[1] != memory.word(each[0])))
+    return (replace(found[0], entries=changed),)
 
 
 def unchanged(memory, context, access):
@@ -247,11 +297,20 @@ WRONG = {
     "reserved memory types let through": accepting(Misconfigured.MEMORY_TYPE),
     "reserved bits let through": accepting(Misconfigured.RESERVED),
     "bits 6:3 of a table's entry ignored": reserved(0x78, leaf=False),
+    "address bits above MAXPHYADDR of a table's entry ignored": reserved(0xFFF << 40, leaf=False),
+    "bits of controls that are off reserved": patched(
+        ept, "ept_reserved_bits", ignored_are_reserved
+    ),
     "PS of a PML4E ignored": reserved(EptEntry.PS, leaf=False, level=4),
-    "address bits above MAXPHYADDR ignored": reserved(0xFFF << 40, leaf=True),
+    "address bits above MAXPHYADDR of a page's entry ignored": reserved(0xFFF << 40, leaf=True),
     "low address bits of a large page ignored": reserved(0x3FFF_E000, leaf=True),
     "an absent entry's reserved bits looked at": patched(ept, "_step_at", absent_and_malformed),
     "rights before misconfigurations": patched(Ept, "_fault", rights_first),
+    "rights of the leaf alone": patched(violations, "ept_uses_of", by_the_leaf_alone),
+    "rights of the last entry in the qualification": patched(
+        Ept, "_violation", rights_of_the_last_entry
+    ),
+    "walks of tables as the access": tables_as_the_access,
     "the page's own walk before the guest's rights": page_first,
     "A and D of guest entries set unchecked": patched(Ept, "update_fault", lambda *_: None),
     "A and D of guest entries always written": patched(
@@ -288,6 +347,9 @@ WRONG = {
     ),
     "no A and D": answering(Translation, lambda found, _: replace(found, entries=())),
     "no A and D in EPT": unchanged,
+    "no A in entries above the leaves": only_leaves_marked,
+    "D of the page whatever the access": page_always_dirty,
+    "one outcome where the processor may choose": lambda *asked: nested_outcomes(*asked)[:1],
     "no D for the guest's tables": marked(table_leaves=True),
     "no D for pages": marked(table_leaves=False),
     "nothing is marked on a violation": answering(

@@ -6,14 +6,26 @@ import pytest
 
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import CR0, CR4, EFER
+from crosswalk.walker.entry import Entry
 from crosswalk.walker.nested import translate as rules
 from crosswalk.walker.nested.outcome import NestedError, NestedPageFault
-from crosswalk.walker.nested.translate import nested_fault_code, translate_nested, walk_nested
+from crosswalk.walker.nested.translate import (
+    Npt,
+    nested_fault_code,
+    translate_nested,
+    walk_nested,
+)
 from crosswalk.walker.outcome import PageFault, Translation
 from crosswalk.walker.rights import Grant
 from crosswalk.walker.translate import translate
 
 READ, WRITE, EXECUTE = AccessType
+TABLE_FAULT, FAULT_CODE = Npt.table_fault, rules.nested_fault_code
+
+
+def one_of(predict):
+    """The same walker as one that allows several outcomes."""
+    return lambda *given: (predict(*given),)
 
 
 def with_guest(change):
@@ -54,6 +66,57 @@ def needing(kind, grant):
             return translate_nested(memory, context, access)
 
     return predict
+
+
+def patched(where, name, made):
+    """The walker has `made` for a rule of its own."""
+
+    def predict(memory, context, access):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(where, name, made)
+            return translate_nested(memory, context, access)
+
+    return predict
+
+
+def tables_need_no_write(self, path, va):
+    """A guest's table is reached where it may be read."""
+    return TABLE_FAULT(self, path, va) if FAULT_CODE(self.context, path, READ) else None
+
+
+def tables_need_execution(self, path, va):
+    """A guest's table isn't reached where it can't be executed."""
+    found = TABLE_FAULT(self, path, va)
+    if found is not None or path.grant & Grant.EXECUTE:
+        return found
+    return self._fault(path, NestedError.US | NestedError.P | NestedError.WR | NestedError.TABLE, 0)
+
+
+def by_the_leaf_alone(host, path, kind, **options):
+    """Entries above the leaf take no right away."""
+    return FAULT_CODE(host, replace(path, steps=path.steps[-1:]), kind, **options)
+
+
+def only_leaves_marked(memory, context, access):
+    """A isn't set in nested entries above the leaves."""
+    outcome = translate_nested(memory, context, access)
+    if not isinstance(outcome, Translation):
+        return outcome
+    path = walk_nested(memory, context, access.va)
+    upper = {step.pa for each in (*path.tables, path.page) for step in each.path.steps[:-1]}
+    return replace(outcome, entries=tuple(e for e in outcome.entries if e[0] not in upper))
+
+
+def page_always_dirty(memory, context, access):
+    """D is set in the nested leaf of the page by reads and fetches, too."""
+    outcome = translate_nested(memory, context, access)
+    if not isinstance(outcome, Translation):
+        return outcome
+    leaf = walk_nested(memory, context, access.va).page.path.steps[-1].pa
+    words = dict(outcome.entries)
+    words[leaf] = words.get(leaf, memory.word(leaf)) | Entry.D
+    changed = tuple(sorted(each for each in words.items() if each[1] != memory.word(each[0])))
+    return replace(outcome, entries=changed)
 
 
 def nested_page_first(memory, context, access):
@@ -143,4 +206,13 @@ WRONG = {
         NestedPageFault, lambda fault, _: replace(fault, entries=())
     ),
     "nested leaves not marked": like_the_emulator,
+    "nested entries above the leaves not marked": only_leaves_marked,
+    "D in the page's nested leaf whatever the access": page_always_dirty,
+    "rights of the nested leaf alone": patched(rules, "nested_fault_code", by_the_leaf_alone),
+    "walks of tables need no nested W": patched(Npt, "table_fault", tables_need_no_write),
 }
+
+WRONG_FOR_OTHERS = {
+    "walks of tables need the right to execute": patched(Npt, "table_fault", tables_need_execution),
+}
+"""Such accesses end Unicorn: only another machine can contradict."""

@@ -1,6 +1,7 @@
 """EPT by the walker, by a second statement of it, and by walkers that are wrong."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from crosswalk.emu.check.nested_emulated import emulated_outcomes
 from crosswalk.emu.fuzz.nested.ept_pair import make_ept_pair
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.nested.translate import nested_outcomes
+from tests.emu.check.nested.by_hand import EPT_BY_HAND, pair_by_hand
 from tests.emu.check.nested.ept_planted_bugs import (
     LIKE_BOCHS,
     WRONG,
@@ -38,10 +40,18 @@ def asked(made):
     """Each access: the pair, the access, what the simulated Bochs answers, what is predicted."""
     return [
         (pair, access, observed, nested_outcomes(pair.memory, pair.context, access))
-        for pairs in made.values()
-        for pair in pairs
+        for mbec, pairs in made.items()
+        for pair in (*pairs, *by_hand(mbec))
         for access, observed in zip(pair.accesses, answers(pair, BOCHS), strict=True)
     ]
+
+
+def by_hand(mbec):
+    """Yield the pairs made by hand that have mode-based execute control, or that don't."""
+    for make, access, _ in EPT_BY_HAND.values():
+        pair = pair_by_hand(make(), access)
+        if pair.context.host.mbec is mbec:
+            yield pair
 
 
 def divergences(asked, predict):
@@ -57,6 +67,13 @@ def test_the_walker_and_the_second_statement_say_the_same(asked):
     for pair, access, _, right in asked:
         manual = emulated_outcomes(pair.memory, pair.context, access, MANUAL)
         assert restates(pair.memory, right, manual)
+
+
+@pytest.mark.parametrize(("make", "access", "outcome"), EPT_BY_HAND.values(), ids=EPT_BY_HAND)
+def test_the_walker_says_what_the_manual_does_of_an_entry_by_hand(make, access, outcome):
+    two = make()
+    (found,) = nested_outcomes(two.memory, two.context, access)
+    assert outcome == replace(found, entries=())
 
 
 def test_no_kind_of_outcome_is_missing_and_each_departure_is_named(made):
