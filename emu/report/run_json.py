@@ -197,7 +197,7 @@ class FailureJson(Document, frozen=True, kw_only=True):
 
 
 class StoreJson(Document, frozen=True, kw_only=True):
-    """A store to an entry, in `times` parts: the instruction, and when it was."""
+    """A store to a word, in `times` parts: the instruction, and when it was."""
 
     before: Hex64
     after: Hex64
@@ -214,6 +214,20 @@ class StoreJson(Document, frozen=True, kw_only=True):
     line: str
 
 
+class CopiedJson(Document, frozen=True, kw_only=True):
+    """A word that a store's value was copied from, and the store to it; null where none is kept."""
+
+    pa: Hex64
+    store: StoreJson | None
+
+
+class EntryStoreJson(StoreJson, frozen=True, kw_only=True):
+    """A store to an entry, maybe from before it was one; and what it was copied from, in turn."""
+
+    before_table: bool
+    copied: list[CopiedJson]
+
+
 class BlamedEntryJson(Document, frozen=True, kw_only=True):
     """An entry of a walk, and the last of the stores to it; none of it outside RAM."""
 
@@ -225,7 +239,7 @@ class BlamedEntryJson(Document, frozen=True, kw_only=True):
     loader: Hex64 | UnsetType = UNSET
     last: Hex64 | UnsetType = UNSET
     count: Count | UnsetType = UNSET
-    stores: list[StoreJson] | UnsetType = UNSET
+    stores: list[EntryStoreJson] | UnsetType = UNSET
 
 
 class BlamedWalkJson(Document, frozen=True, kw_only=True):

@@ -13,6 +13,14 @@ from crosswalk.emu.report.change_json import CHANGES
 from crosswalk.emu.report.composites import CompositeJson
 from crosswalk.emu.report.expectations import ExpectationsJson
 from crosswalk.emu.report.finding import ReportJson
+from crosswalk.emu.report.protect_json import (
+    ProtectBeyondJson,
+    ProtectBuiltInJson,
+    ProtectGuestJson,
+    ProtectKernelEptJson,
+    ProtectKernelJson,
+    ProtectSourceJson,
+)
 from crosswalk.emu.report.protection import ProtectionJson
 from crosswalk.emu.report.run_json import RunBuiltInJson, RunJson
 from crosswalk.emu.suite.document import SuiteJson
@@ -38,6 +46,14 @@ FORMATS: dict[str, tuple[type, ...]] = {
     "crosswalk-fuzz-1": (State,),
     "crosswalk-findings-1": (ReportJson,),
     "crosswalk-protection-1": (ProtectionJson,),
+    "crosswalk-protect-1": (
+        ProtectGuestJson,
+        ProtectKernelJson,
+        ProtectKernelEptJson,
+        ProtectBuiltInJson,
+        ProtectSourceJson,
+        ProtectBeyondJson,
+    ),
     "crosswalk-expectations-1": (ExpectationsJson,),
     "crosswalk-run-1": (RunJson, RunBuiltInJson),
     "crosswalk-suite-1": (SuiteJson,),
