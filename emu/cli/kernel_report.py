@@ -10,6 +10,7 @@ from crosswalk.emu.cli.expecting import record as expectations_record
 from crosswalk.emu.cli.expecting import report_beside
 from crosswalk.emu.cli.output import command_text, emit, remark
 from crosswalk.emu.protect.kernel.report import (
+    NO_NX,
     Check,
     attack_counts,
     attack_lines,
@@ -37,7 +38,8 @@ def report_kernel(
 ) -> int:
     """Print what came of a protected kernel, and return the exit status.
 
-    `record` makes the document of --json; `lines` are those of the boot; `limit` ends the verdict.
+    `record` makes the document of --json; `lines` are those of the boot; `limit` ends the verdict
+    where execution can be withheld.
     `BadInput` where nothing came to the host since protection began; of a guest that isn't Linux,
     whose file is `other`, only if no attack was stopped either.
     """
@@ -46,6 +48,7 @@ def report_kernel(
         found = {"expectations": expectations_record(expected)} if expected else {}
         emit({**record(), **found, "reproduce": command_text(options)})
     else:
+        limit = limit if enforced.nx else f": {NO_NX}"
         for line in _lines(enforced, checks, lines, limit, nothing=bool(nothing)):
             print(line)
         print(f"reproduce: {command_text(options)}")

@@ -55,13 +55,15 @@ _LIMIT = (
 def protect_kernel(options: argparse.Namespace) -> int:
     """Boot without nested paging and with it, protect, attack; return the exit status."""
     kernel = load_kernel(options.kernel)
-    if kernel.bits == 32:
-        raise BadInput("a Linux kernel of 32 bits: what protects a kernel is for 4-level paging")
+    if kernel.bits == 32 and chosen_kind(options) is not TableKind.NPT:
+        raise BadInput(
+            "a Linux kernel of 32 bits is protected by nested paging alone (--tables npt)"
+        )
     size, seconds = options.ram << 20, options.timeout
     protect_at = _protect_at(options, kernel)
     sentences = chosen_sentences(options)
     own = options.initrd is None
-    initrd = init_archive(patching=True) if own else read_file(options.initrd)
+    initrd = init_archive(patching=True, bits=kernel.bits) if own else read_file(options.initrd)
     guest = Guest(
         kernel=kernel,
         initrd=initrd,

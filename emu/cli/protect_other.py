@@ -20,7 +20,7 @@ from crosswalk.emu.cli.protect_kernel import protect_kernel
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.formats import OpenedGuest
-from crosswalk.emu.load.image import Format
+from crosswalk.emu.load.linux.guest import LinuxGuest
 from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.protect.kernel.guest_scenario import (
     GuestRun,
@@ -62,10 +62,10 @@ _ELSEWHERE = (
 def protect_other(options: argparse.Namespace) -> int:
     """Run a guest without nested paging and with it, protect, attack; return the exit status.
 
-    A Linux kernel of 64 bits is one of --kernel.
+    A Linux kernel is one of --kernel.
     """
     path, guest = guest_file(options), chosen_guest(options)
-    if guest.format is Format.LINUX64:
+    if isinstance(guest, LinuxGuest) and not guest.kernel.bare:
         _require_linux(options)
         options.kernel = path
         return protect_kernel(options)
@@ -129,8 +129,6 @@ def _require_linux(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace, guest: OpenedGuest) -> GuestRun:
-    if guest.format is Format.LINUX32:
-        raise BadInput("a Linux kernel of 32 bits: what protects a guest is for 4-level paging")
     until = PointKind.IDLE if options.exit_port is None else PointKind.EXIT
     return GuestRun(
         guest=guest,

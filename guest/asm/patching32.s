@@ -20,7 +20,8 @@ patch:
     mov eax, MOUNT
     call checked
 
-    # Two filters: the second after the switch, whatever becomes of that.
+    # Two filters: the kernel compiles the first, and interprets the second. It has a switch for
+    # that, which is off at first; what becomes of it isn't looked at.
     mov ebx, NO_NEW_PRIVILEGES
     mov ecx, 1
     xor edx, edx
@@ -28,21 +29,14 @@ patch:
     xor edi, edi
     mov eax, PRCTL
     call checked
+    lea edi, [on]
+    call compile
     call install
-    lea ebx, [compiling]
-    mov ecx, WRITE_ONLY
-    xor edx, edx
-    mov eax, OPEN
-    int 0x80
-    mov ebx, eax
-    lea ecx, [off]
-    mov edx, 1
-    mov eax, WRITE
-    int 0x80
-    mov eax, CLOSE
-    int 0x80
+    lea edi, [off]
+    call compile
     call install
 
+    # A switch that the kernel keeps in its code, turned on and off.
     lea edi, [on]
     call switch
     lea edi, [off]
@@ -59,6 +53,21 @@ switch:
     call checked
     mov eax, CLOSE
     jmp checked
+
+compile:
+    lea ebx, [compiling]
+    mov ecx, WRITE_ONLY
+    xor edx, edx
+    mov eax, OPEN
+    int 0x80
+    mov ebx, eax
+    mov ecx, edi
+    mov edx, 1
+    mov eax, WRITE
+    int 0x80
+    mov eax, CLOSE
+    int 0x80
+    ret
 
 install:
     # A filter's length, and where it is: on the stack, as the program can't write to itself.

@@ -166,7 +166,7 @@ def measured(row: Row, options: argparse.Namespace) -> Found:
         found = checked(found, kernel, core)
         if not found.failures and not options.no_again:
             found = booted_again(found, kernel, core, options.qemu or find_qemu())
-    if not options.no_protect and found.bits == _BITS["amd64"]:
+    if not options.no_protect:
         found = protected(found, kernel)
     return found
 

@@ -24,6 +24,7 @@ from crosswalk.walker.architecture import EFER
 from crosswalk.walker.nested.outcome import NestedError
 
 __all__ = [
+    "NO_NX",
     "Check",
     "accounted",
     "attack_counts",
@@ -36,6 +37,10 @@ __all__ = [
     "refusal_record",
     "roots_words",
 ]
+
+
+NO_NX = "without NX the mappings let all that is mapped be executed"
+"""Why execution is withheld from nothing where no entry can withhold it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +176,7 @@ def enforced_lines(
         f"  writing withheld from {counts.no_write:,}; {counts.sealed:,} of them in the image's "
         f"{counts.image:,} and sealed for good, {counts.text:,} of these text"
     )
+    of_execution = of_execution if enforced.nx else NO_NX
     yield f"  execution withheld from {counts.no_execute:,}: {of_execution}"
     yield f"  {enforced.nested_tables:,} {tables}"
     pinned = [f"{name.upper()}.{bit}" for name, bits in enforced.pinned.items() for bit in bits]

@@ -110,6 +110,7 @@ class Enforced:
     stale: int
     sealing: Sealing
     isolated: bool
+    nx: bool
     extent: tuple[int, int, int]
     policy_seconds: float
     attacks: tuple[Attacked[Code], ...]
@@ -212,6 +213,7 @@ def sum_up(
             seconds=host.flush_seconds,
         ),
         isolated=host.rights.isolated,
+        nx=host.rights.context.nxe,
         extent=host.rights.extent(),
         policy_seconds=beginning.seconds,
         attacks=() if refused else tuple(attacked()),

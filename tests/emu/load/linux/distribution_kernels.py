@@ -19,9 +19,9 @@ INIT = "console:Run /init"
 
 
 @functools.cache
-def fetched(package):
-    """The path of a package's kernel."""
-    command = [ROOT / "scripts" / "fetch-kernel", package]
+def fetched(package, *options):
+    """The path of a package's kernel; `options` are those of the script."""
+    command = [ROOT / "scripts" / "fetch-kernel", *options, package]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 

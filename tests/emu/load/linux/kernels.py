@@ -73,7 +73,7 @@ def bzimage(payload, *, version=0x020F, sectors=1, release=b"6.1.0-tiny (nobody)
 
 
 def elf_of(kernel):
-    """An ELF file with a kernel's segments and sections."""
+    """An ELF file with a kernel's segments and sections; its machine says how many bits it has."""
     named = [name for name, *_ in kernel.sections]
     names = b"\0" + b"".join(name.encode() + b"\0" for name in [*named, ".shstrtab"])
     offset, programs, content = 0x1000, b"", b""
@@ -90,7 +90,7 @@ def elf_of(kernel):
     count = len(kernel.sections) + 2
     header = _ELF.pack(
         b"\x7fELF\x02\x01\x01",
-        *(2, 62, 1, kernel.entry, 64, end + len(names), 0, 64, 56),
+        *(2, {32: 3, 64: 62}[kernel.bits], 1, kernel.entry, 64, end + len(names), 0, 64, 56),
         *(len(kernel.segments), 64, count, count - 1),
     )
     return (header + programs).ljust(offset, b"\0") + content + names + sections
