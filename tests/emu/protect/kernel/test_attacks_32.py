@@ -226,3 +226,26 @@ def test_an_entry_without_rights_is_not_made_writable():
     """A PDPTE has none, and a reserved bit where others have R/W."""
     entries = {mode: find_guest_frames(idle(mode).protection).entries for mode in MODES}
     assert {"32-bit": 2, "PAE": 2} == {mode: len(found) for mode, found in entries.items()}
+
+
+@pytest.mark.parametrize(
+    ("behind", "pops"),
+    [
+        ("5e 5f c3", 8),
+        ("90 5f c3", 4),
+        ("c3 90 90", 0),
+        # POP ESP, POP SI, RET 8, and MOV BYTE PTR [EBX], 0.
+        ("5c 5f c3", None),
+        ("66 5e c3", None),
+        ("c2 08 00", None),
+        ("c6 03 00", None),
+    ],
+)
+def test_code_that_copies_may_pop_registers_before_it_returns(behind, pops):
+    guest = idle("32-bit")
+    content = guest.ram.bytes[TEXT:RODATA]
+    (at,) = (i for i in range(len(content)) if bytes(content[i : i + 2]) == b"\xf3\xa4")
+    content[at + 2 : at + 5] = np.frombuffer(bytes.fromhex(behind), "u1")
+    frames = find_frames(guest.protection)
+    assert (pops is None) is ("copier" in frames.lacks)
+    assert pops is None or pops == frames.copier_pops
