@@ -391,6 +391,7 @@ class Cpu:
             # As below, without the calls: this is what delivering an event mostly does.
             self._va.value = va if self._longs[self._mode_at] & _LMA else va & _TOP_32
             if self._walk_to_read():
+                self._keep_cr2()
                 return None
             start = self._pa.value - self._start
             if 0 <= start < self._size:
@@ -432,6 +433,7 @@ class Cpu:
             self.guard(first & self._top, True)  # as `guard` is called
         self._va.value = first if self._longs[self._mode_at] & _LMA else first & _TOP_32
         if self._walk_to_write():
+            self._keep_cr2()
             return False
         start = self._pa.value - (first - bottom) - self._start
         if 0 <= start < self._size:
@@ -459,8 +461,14 @@ class Cpu:
         if self.guard is not None:
             self.guard(va, write)
         self._va.value = va
-        failed = self._walk_to_write() if write else self._walk_to_read()
-        return None if failed else self._pa.value
+        if self._walk_to_write() if write else self._walk_to_read():
+            self._keep_cr2()
+            return None
+        return self._pa.value
+
+    def _keep_cr2(self) -> None:
+        """Give the CPU its CR2 back, which it has changed where a walk that was asked for fails."""
+        self.engine.reg_write(x86.UC_X86_REG_CR2, self.cr2)
 
     def canonical(self, va: int) -> bool:
         """Return whether `va` is canonical under the guest's paging."""
