@@ -5,8 +5,7 @@ from enum import StrEnum
 import numpy as np
 
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.entry import Entry
-from crosswalk.walker.leaves import table_frames
+from crosswalk.walker.entry import Entry, is_leaf
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
 __all__ = ["LoaderTables", "TablesOf"]
@@ -36,7 +35,7 @@ class LoaderTables:
         self._memory = memory
         self._root = None if context is None else context.root & -FRAME
         none = np.zeros(0, np.uint64)
-        self._frames: U64 = none if context is None else table_frames(memory, context)
+        self._frames: U64 = none if context is None else _tables(memory, context)
         self._words = self._read()
 
     def _read(self) -> U64:
@@ -58,3 +57,19 @@ class LoaderTables:
         if (now[row][made] == self._words[row][made]).any():
             return TablesOf.LOADER_CHANGED
         return TablesOf.GUEST
+
+
+def _tables(memory: PhysicalMemory, context: PagingContext) -> U64:
+    """Return the frames of an address space's tables, the root's among them, in order."""
+    frames = np.array([context.root & -FRAME], np.uint64)
+    found = [frames]
+    for number in range(context.levels, 1, -1):
+        entries: list[int] = np.unique(memory.tables(frames)).tolist()
+        below = {
+            entry & context.address_mask
+            for entry in entries
+            if entry & Entry.P and not is_leaf(context, number, entry)
+        }
+        frames = np.array(sorted(below), np.uint64)
+        found.append(frames)
+    return np.unique(np.concatenate(found))
