@@ -3,9 +3,11 @@
 RDRAND and RDSEED exist in Unicorn and give real random numbers, so they are hidden. A CPU of AMD's
 says that no store is bypassed by a load, as holds for an emulator: a kernel that knows nothing
 better protects itself by an MSR of the family's, and Linux 5.10 without SMP then takes a page fault
-in the first process that installs a filter of system calls.
+in the first process that installs a filter of system calls. A local APIC that was switched off
+isn't there.
 
-Source: AMD APM vol. 3, "Processor Capacity Parameters and Extended Feature Identification".
+Source: Intel SDM vol. 3A, "Local APIC"; AMD APM vol. 3, "Processor Capacity Parameters and
+Extended Feature Identification".
 """
 
 import functools
@@ -26,16 +28,16 @@ _REGISTERS = (
     x86.UC_X86_REG_RCX,
     x86.UC_X86_REG_RDX,
 )
-_RDRAND, _OSXSAVE = 1 << 30, 1 << 27  # of leaf 1, ECX
+_RDRAND, _OSXSAVE, _APIC = 1 << 30, 1 << 27, 1 << 9  # of leaf 1, ECX, ECX and EDX
 _RDSEED, _OSPKE = 1 << 18, 1 << 4  # of leaf 7, EBX and ECX
 _CAPACITY, _SSBD_NOT_REQUIRED = 0x8000_0008, 1 << 26  # A leaf, and a bit of its EBX.
 _AMD = int.from_bytes(b"Auth", "little")  # of leaf 0, EBX: the vendor's first letters
 
 
-def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
+def answer_cpuid(engine: unicorn.Uc, model: int = MODEL, *, apic: bool = True) -> bool:
     """Answer the CPUID instruction at RIP; False where Unicorn is to do it.
 
-    `model` is what the engine was opened with.
+    `model` is what the engine was opened with; `apic` says whether its local APIC is on.
     """
     leaf = engine.reg_read(x86.UC_X86_REG_EAX)
     subleaf = engine.reg_read(x86.UC_X86_REG_ECX)
@@ -48,6 +50,7 @@ def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
     cr4 = engine.reg_read(x86.UC_X86_REG_CR4)
     if leaf == 1:
         c = c & ~(_RDRAND | _OSXSAVE) | (_OSXSAVE if cr4 & CR4.OSXSAVE else 0)
+        d &= -1 if apic else ~_APIC
     elif leaf == _CAPACITY:
         b |= _SSBD_NOT_REQUIRED
     else:

@@ -1,7 +1,8 @@
 """Values of control registers and bases that the emulated CPU takes and a processor refuses.
 
 No probe depends on them: paging is set up with values that a processor takes. A guest that expects
-a #GP here doesn't get it. Each entry has the instructions that show it.
+a #GP here doesn't get it. So with an instruction whose result is another one than a processor's.
+Each entry has the instructions that show it.
 """
 
 import struct
@@ -15,7 +16,7 @@ from crosswalk.emu.cpu.ram import Ram
 from crosswalk.guest.assembler import assemble
 from crosswalk.walker.architecture import CR4, MSR
 
-__all__ = ["MACHINE_DEPARTURES", "MachineDeparture", "run_alone"]
+__all__ = ["INSTRUCTION_DEPARTURES", "MACHINE_DEPARTURES", "MachineDeparture", "run_alone"]
 
 NOT_CANONICAL = 0x8000_0000_0000_1234
 _ROOT, _GDT, _OPERAND, _CODE, _STACK = 0x1000, 0x6000, 0x7000, 0x9000, 0xF000
@@ -32,10 +33,10 @@ _CONTROL = (
 
 @dataclass(frozen=True, slots=True)
 class MachineDeparture:
-    """An instruction that should raise #GP, run at CPL 0 of 64-bit mode, and doesn't.
+    """An instruction that does something else than a processor's, at CPL 0 of 64-bit mode.
 
     `source` are the instructions, in Intel syntax; `taken` is what RAX holds behind them: the value
-    that was refused by a processor, read back.
+    that a processor refuses with #GP, read back, or else the result that differs.
     """
 
     id: str
@@ -211,3 +212,27 @@ MACHINE_DEPARTURES = (
         for name in ("wrfsbase", "wrgsbase")
     ),
 )
+
+_RF = 1 << 16
+INSTRUCTION_DEPARTURES = (
+    MachineDeparture(
+        "pushf-stores-rf",
+        "PUSHF stores the RF that an IRET has loaded, at least in the same block of code.",
+        'Intel SDM vol. 2B, "PUSHF/PUSHFD/PUSHFQ—Push EFLAGS Register onto the Stack": VM and RF '
+        "are not copied, and are 0 in what is stored.",
+        "RF is kept until the next event, and PUSHF stores RFLAGS as they are.",
+        f"""\
+mov rbx, rsp
+push 0x10
+push rbx
+push {_RF | 2:#x}
+push 8
+lea rbx, [rip + 3]
+push rbx
+iretq
+pushfq
+pop rax""",
+        _RF | 2,
+    ),
+)
+"""Instructions whose result is another one, without an exception on either side."""

@@ -472,7 +472,7 @@ class Machine:
         self._attend()
 
     def _on_cpuid(self, uc: unicorn.Uc, _data: object) -> int:
-        return int(answer_cpuid(uc, self._model))
+        return int(answer_cpuid(uc, self._model, apic=self._board.apic_enabled))
 
     def _on_rdtsc(self) -> None:
         stamp = self._board.stamp()

@@ -4,7 +4,11 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
 from crosswalk.emu.check.departures import FATAL, PANIC, UNICORN, Departure, Scope, departures
-from crosswalk.emu.cpu.unchecked_registers import MACHINE_DEPARTURES
+from crosswalk.emu.cpu.unchecked_registers import (
+    INSTRUCTION_DEPARTURES,
+    MACHINE_DEPARTURES,
+    MachineDeparture,
+)
 
 __all__ = ["Cell", "Columns", "Said", "cell_of", "known_page"]
 
@@ -76,6 +80,11 @@ address that isn't canonical is 0x8000000000001234. In the machine of `run`, wri
 EFER are checked before the emulated CPU gets them (`emu/cpu/control_writes.py`): there they raise
 #GP as they should.
 """
+_INSTRUCTIONS = """\
+# …and of its instructions
+
+Results that aren't a processor's, where no address is translated; shown and tested in the same way.
+"""
 
 
 class Cell(StrEnum):
@@ -144,14 +153,19 @@ def _path(entry: Departure) -> str:
 
 def _machine() -> Iterator[str]:
     yield _MACHINE
-    for each in MACHINE_DEPARTURES:
-        yield (
-            f"## {each.id}\n\n{each.differs}\n\n"
-            f"- Manual: {each.manual}\n"
-            f"- Reason in the emulator: {each.reason}\n"
-            f"- See it: `run_alone` in `emu/cpu/unchecked_registers.py`, with "
-            f"`{'`, `'.join(each.source.splitlines())}`; RAX is then {each.taken:#x}\n"
-        )
+    yield from map(_machine_section, MACHINE_DEPARTURES)
+    yield _INSTRUCTIONS
+    yield from map(_machine_section, INSTRUCTION_DEPARTURES)
+
+
+def _machine_section(each: MachineDeparture) -> str:
+    return (
+        f"## {each.id}\n\n{each.differs}\n\n"
+        f"- Manual: {each.manual}\n"
+        f"- Reason in the emulator: {each.reason}\n"
+        f"- See it: `run_alone` in `emu/cpu/unchecked_registers.py`, with "
+        f"`{'`, `'.join(each.source.splitlines())}`; RAX is then {each.taken:#x}\n"
+    )
 
 
 def _section(entry: Departure, columns: Columns) -> str:

@@ -101,7 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--console", action="store_true", help="show what each test printed")
     parser.add_argument("--json", action="store_true", help="print an object a line")
-    parser.add_argument("--write", action="store_true", help=f"write the table of {PAGE.name}")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help=f"write the table of {PAGE.name}; of some tests, their rows",
+    )
     options = parser.parse_intermixed_args(arguments)
     if options.stride is not None and options.stride < 1:
         parser.error("--stride: a positive number")
@@ -126,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.console:
             print(ran.console, file=sys.stderr, flush=True)
     if options.write:
-        PAGE.write_text(with_table(PAGE.read_text("utf-8"), rows), "utf-8")
+        table = with_table(PAGE.read_text("utf-8"), rows, others=bool(options.names))
+        PAGE.write_text(table, "utf-8")
     passed = sum(ran.passed for ran, _ in rows)
     print(
         f"{len(rows)} tests: {passed} pass, {len(rows) - passed} don't, {wrong} not as known",
@@ -233,8 +238,8 @@ def _line(ran: Ran, outcome: Outcome) -> str:
     )
 
 
-def with_table(page: str, rows: Sequence[tuple[Ran, Outcome]]) -> str:
-    """Return the page with these rows as its table.
+def with_table(page: str, rows: Sequence[tuple[Ran, Outcome]], *, others: bool = False) -> str:
+    """Return the page with these rows as its table, or, with the `others` that it has, in it.
 
     `ValueError` where the page has no table.
     """
@@ -242,7 +247,16 @@ def with_table(page: str, rows: Sequence[tuple[Ran, Outcome]]) -> str:
     if found is None:
         raise ValueError("no table behind <!-- scripts/kvm-unit-tests -->")
     lines = [_cells(ran, outcome) for ran, outcome in rows]
+    if others:
+        held = {_name_in(line): line for line in found[0].splitlines()[2:]}
+        held |= {_name_in(line): line for line in lines}
+        lines = [held[name] for name in sorted(held)]
     return page[: found.start()] + _HEAD + "\n".join(lines) + "\n" + page[found.end() :]
+
+
+def _name_in(line: str) -> str:
+    """Return which test a row of the table is about."""
+    return line.split("|")[1].strip()
 
 
 def _cells(ran: Ran, outcome: Outcome) -> str:

@@ -178,6 +178,11 @@ def test_the_table_takes_the_place_of_the_pages(checkout, monkeypatch, tmp_path,
         "| bad | 1 | 1 | 1 |  | 0 | known: no such device |",
         "| good | 0 | 2 |  |  | 0 | passes |",
     ] == rows
+    # The rows of others stay.
+    page.write_text(page.read_text().replace("| good | 0 | 2 |", "| good | 0 | 9 |"))
+    assert 0 == main([folder, "bad", "--write"])
+    assert "| bad | 1 | 1 | 1 |  | 0 | known: no such device |" in page.read_text()
+    assert "| good | 0 | 9 |  |  | 0 | passes |" in page.read_text()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,11 @@
 
 import pytest
 
-from crosswalk.emu.cpu.unchecked_registers import MACHINE_DEPARTURES, run_alone
+from crosswalk.emu.cpu.unchecked_registers import (
+    INSTRUCTION_DEPARTURES,
+    MACHINE_DEPARTURES,
+    run_alone,
+)
 
 GENERAL_PROTECTION, PAGE_FAULT = 13, 14
 EACH = pytest.mark.parametrize(
@@ -25,8 +29,21 @@ def test_each_says_what_differs_where_the_manual_has_it_and_why(departure):
     assert departure.reason.endswith(".")
 
 
+@pytest.mark.parametrize("departure", INSTRUCTION_DEPARTURES, ids=lambda each: each.id)
+def test_an_instruction_has_another_result_than_a_processors(departure):
+    assert (None, departure.taken) == run_alone(departure.source)
+    assert departure.manual.startswith("Intel SDM vol. 2")
+
+
+def test_without_rf_in_what_iret_loads_pushf_stores_none():
+    (departure,) = INSTRUCTION_DEPARTURES
+    assert "push 0x10002" in departure.source
+    assert (None, 0x2) == run_alone(departure.source.replace("push 0x10002", "push 2"))
+
+
 def test_ids_are_distinct():
-    assert len(MACHINE_DEPARTURES) == len({each.id for each in MACHINE_DEPARTURES})
+    every = (*MACHINE_DEPARTURES, *INSTRUCTION_DEPARTURES)
+    assert len(every) == len({each.id for each in every})
 
 
 @pytest.mark.parametrize(

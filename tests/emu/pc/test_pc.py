@@ -231,6 +231,13 @@ def test_cpuid_says_what_the_system_has_enabled(cr4, leaf, bit):
     assert [0, 1] == answers
 
 
+def test_cpuid_has_no_local_apic_while_it_is_switched_off(bare):
+    switch = "mov ecx, 0x1b\nrdmsr\nxor ah, 8\nwrmsr\n"
+    ask = "mov eax, 1\ncpuid\n"
+    bare.start(f"{ask}mov r8, rdx\n{switch}{ask}mov r9, rdx\n{switch}{ask}cli\nhlt")
+    assert [1, 0, 1] == [bare.cpu.general(number) >> 9 & 1 for number in (8, 9, 2)]
+
+
 # One as a run begins, one in a handler, one behind an exception, and five in a loop.
 LOADS = """
 mov r9, cr3
