@@ -108,7 +108,9 @@ class Board:
         attach("fw_cfg", FwCfg(ram), *FW_CFG_PORTS)
         attach("POST code register", Latch(1), _POST_PORT)
         attach("fast reset", FastReset(lambda: left(WayOut.RESET, 0)), FAST_RESET_PORT)
-        attach("reset control", ResetControl(lambda: left(WayOut.RESET, 0)), RESET_CONTROL_PORT)
+        # Four bytes at 0xcf8 are an address in PCI's configuration space.
+        reset = ResetControl(lambda: left(WayOut.RESET, 0))
+        attach("reset control", reset, RESET_CONTROL_PORT, alone=True)
         attach("ACPI", AcpiRegisters(self.clock, lambda: left(WayOut.OFF, 0)), *ACPI_PORTS)
         if exit_port is not None:
             attach("guest's exit", DebugExit(lambda status: left(WayOut.EXIT, status)), exit_port)

@@ -39,12 +39,14 @@ class Ports:
 
     def __init__(self) -> None:
         self._owners: dict[int, tuple[Device, int]] = {}
+        self._alone: set[int] = set()
         self._names: dict[int, str] = {}
 
-    def attach(self, name: str, device: Device, *ports: int) -> None:
+    def attach(self, name: str, device: Device, *ports: int, alone: bool = False) -> None:
         """Give `device`, which is called `name`, these ports, as its registers from 0 on.
 
-        Raises `BadInput`, with the name of the other, where a device has one of them already.
+        With `alone` an access that begins at a lower port doesn't reach them. Raises `BadInput`,
+        with the name of the other, where a device has one of them already.
         """
         for register, port in enumerate(ports):
             if port in self._names:
@@ -52,6 +54,8 @@ class Ports:
                     f"port {port:#x} can't be that of the {name}: the {self._names[port]} has it"
                 )
             self._owners[port] = (device, register)
+            if alone:
+                self._alone.add(port)
             self._names[port] = name
 
     def answers(self, port: int) -> bool:
@@ -60,18 +64,22 @@ class Ports:
 
     def read(self, port: int, size: int) -> int:
         """Return `size` bytes from `port` on, the first one the lowest."""
-        return sum(self._byte(port + at) << 8 * at for at in range(size))
+        return sum(self._byte(port + at, first=not at) << 8 * at for at in range(size))
 
     def write(self, port: int, size: int, value: int) -> None:
         """Write `size` bytes from `port` on, the lowest one first."""
         for at in range(size):
-            owner = self._owners.get(port + at)
+            owner = self._owner(port + at, first=not at)
             if owner is not None:
                 device, register = owner
                 device.write(register, value >> 8 * at & 0xFF)
 
-    def _byte(self, port: int) -> int:
-        owner = self._owners.get(port)
+    def _owner(self, port: int, *, first: bool) -> tuple[Device, int] | None:
+        """Return whose a byte of an access is, and which of its registers."""
+        return self._owners.get(port) if first or port not in self._alone else None
+
+    def _byte(self, port: int, *, first: bool) -> int:
+        owner = self._owner(port, first=first)
         if owner is None:
             return 0xFF
         device, register = owner

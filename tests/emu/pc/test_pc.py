@@ -109,6 +109,14 @@ def test_a_guest_resets_the_machine_or_switches_it_off(bare, source, stop):
     assert stop is bare.start(f"{source}\n.byte 0xeb, 0\nud2").stop
 
 
+def test_an_address_in_configuration_space_is_no_reset(bare):
+    """Its second byte would be a write to 0xcf9: device 0, function 4."""
+    source = "mov eax, 0x80000400\nmov dx, 0xcf8\nout dx, eax\nin eax, dx\ncli\nhlt"
+    assert Stop.HALTED is bare.start(source).stop
+    bare.cpu.load()
+    assert 0xFFFF_FFFF == bare.cpu.general(0)
+
+
 @pytest.mark.parametrize("value", [0, 1, 0x7F])
 def test_a_guest_exits_by_the_port_for_it_with_a_status(value):
     bare = Bare(exit_port=0xF4)
