@@ -282,7 +282,7 @@ def _passed(frames: AttackFrames) -> tuple[Attack[Code], ...]:
     return (
         _attack(
             "forge the patching window",
-            "forged tables with one page in the lower half, text; the kernel's own copying "
+            "forged tables with one page below the kernel's, text; the kernel's own copying "
             "code called",
             f"{forged_root(context)}\n{window(context)}\n{_COPIED}",
             frames.text,
