@@ -22,6 +22,7 @@ from crosswalk.walker.errors import BadInput
 
 __all__ = ["kernel_record", "nothing_came", "report_kernel"]
 
+_OPEN = "the mappings let all memory be written and executed: nothing is withheld"
 _NOTHING = "nothing came to the host since protection began: is --protect-at too late?"
 
 
@@ -49,14 +50,14 @@ def report_kernel(
         emit({**record(), **found, "reproduce": command_text(options)})
     else:
         limit = limit if enforced.nx else f": {NO_NX}"
-        for line in _lines(enforced, checks, lines, limit, nothing=bool(nothing)):
+        for line in _lines(enforced, checks, lines, limit, next(iter(nothing), "")):
             print(line)
         print(f"reproduce: {command_text(options)}")
     status = report_beside(options, expected, remark if options.json else print)
     if _failed(checks) or status == 1:
         return 1
     if nothing:
-        raise BadInput(f"{other or options.kernel}: {_NOTHING}")
+        raise BadInput(f"{other or options.kernel}: {next(iter(nothing))}")
     return status
 
 
@@ -127,8 +128,7 @@ def _lines(
     checks: Sequence[Check],
     lines: Iterable[str],
     limit: str,
-    *,
-    nothing: bool,
+    nothing: str,
 ) -> Iterator[str]:
     yield from lines
     yield ""
@@ -138,7 +138,7 @@ def _lines(
         yield f"{'ok    ' if check.holds else 'FAILED'} {check.text}"
     yield ""
     counts = enforced.counts
-    word = _NOTHING if nothing else "protected as the mappings have it"
+    word = nothing or "protected as the mappings have it"
     yield (
         f"verdict: {'FAILED' if _failed(checks) else word}; {_attacks_text(enforced)}writing "
         f"withheld from {counts.no_write:,} of {counts.frames:,} frames, execution from "
@@ -160,9 +160,14 @@ def _failed(checks: Sequence[Check]) -> bool:
 
 
 def nothing_came(enforced: Enforced, *, attacks_count: bool = False) -> dict[str, int]:
-    """Return why nothing is proved, as `not_asked` has it: no rule was ever needed; or nothing.
+    """Return why nothing is proved, as `not_asked` has it, or nothing.
+
+    No rule was ever needed: nothing is withheld, or nothing came of it.
 
     With `attacks_count` a stopped attack is something, too.
     """
     stopped = attacks_count and attack_counts(enforced.attacks)["stopped"]
-    return {} if stopped or any(enforced.exits.values()) else {_NOTHING: 1}
+    if stopped or any(enforced.exits.values()):
+        return {}
+    withheld = enforced.counts.no_write or enforced.counts.no_execute
+    return {_NOTHING if withheld else _OPEN: 1}

@@ -133,6 +133,19 @@ def test_a_guest_without_user_mode_is_told_how_to_say_where_protection_begins(ru
     assert "crosswalk: error: exit came before cr3:99" == ran.err.splitlines()[-1]
 
 
+def test_a_guest_whose_mappings_allow_everything_is_said_to_be_that(run, tmp_path):
+    path = tmp_path / "k.elf"
+    # Without WP the loader's tables let all memory be written and executed.
+    path.write_bytes(elf_file([Part(0x10_0000, b"\x90" * 8 + EXITS)], bits=64))
+    nothing = "the mappings let all memory be written and executed: nothing is withheld"
+    options = ("--as", "elf64", *AT, "--protect-at", "instructions:1")
+    ran = run("protect", "--guest", path, *options)
+    assert 2 == ran.status
+    assert f"\nverdict: {nothing}; " in ran.out
+    assert f"crosswalk: error: {path}: {nothing}" == ran.err.splitlines()[-1]
+    assert {nothing: 1} == run("protect", "--guest", path, *options, "--json").document["not_asked"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
