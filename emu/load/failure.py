@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu, Guarded
 from crosswalk.emu.cpu.decoding import decoder
@@ -116,7 +116,9 @@ def state_lines(state: LastState) -> Iterator[str]:
         yield from (f"  {line}".rstrip() for line in state.screen)
     total = state.delivered
     yield f"exceptions and interrupts, the last of {total:,}:" if total else "no exceptions"
-    yield from (f"  {_event(each, state.names)}" for each in state.events)
+    for line, alike in groupby(_event(each, state.names) for each in state.events):
+        count = len(list(alike))
+        yield f"  {line}{f', {count} times' if count > 1 else ''}"
     yield f"registers when it ended ({state.ended.stop.value}):"
     texts = [f"{name:>6} {value:016x}" for name, value in state.registers.items()]
     for at in range(0, len(texts), _A_ROW):

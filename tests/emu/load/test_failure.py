@@ -1,12 +1,14 @@
 """What a failed guest leaves behind, with the names of its code."""
 
+from dataclasses import replace
+
 import pytest
 
 from crosswalk.emu.cpu.events import Event, Kind
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.boot import Boot
 from crosswalk.emu.load.code_names import CodeNames
-from crosswalk.emu.load.failure import GuestFailure
+from crosswalk.emu.load.failure import GuestFailure, state_lines
 from crosswalk.emu.load.formats import open_image
 from crosswalk.emu.load.image import GuestImage
 from crosswalk.emu.load.points import parse_point
@@ -46,6 +48,17 @@ def test_code_is_named_where_the_guest_has_symbols():
     assert (
         f"  port 0x1234, 1 byte, read once, first by the code at {ASKING:#x} (work+0x10)"
     ) in lines
+
+
+def test_events_that_are_alike_in_a_row_are_one_line():
+    state = failed(failing_guest()).state
+    invalid, protected = state.events
+    events = (invalid, invalid, invalid, protected, invalid)
+    lines = list(state_lines(replace(state, events=events, delivered=9)))
+    at = lines.index("exceptions and interrupts, the last of 9:")
+    first = f"  exception 6 (#UD) at {UNDEFINED:#x} (work), CPL 0"
+    assert [f"{first}, 3 times", first] == [lines[at + 1], lines[at + 3]]
+    assert lines[at + 4].startswith("registers")
 
 
 def test_code_is_addresses_alone_where_there_are_no_symbols():
