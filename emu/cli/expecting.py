@@ -180,7 +180,7 @@ def _assumptions(
     """Return by its number what a sentence would come to by what nobody knows of registers.
 
     CR4 is assumed without SMEP and SMAP; what else is assumed hides no mapping and no right.
-    Without a MAXPHYADDR no address bit is reserved, which matters to what is malformed.
+    Without a MAXPHYADDR no address bit is reserved, which matters to sentences about those.
     """
     contexts = listed_contexts(subject.contexts)
     notes: dict[int, str] = {}
@@ -196,16 +196,16 @@ def _assumptions(
         for bits, names in (CR4.SMEP, "SMEP"), (CR4.SMEP | CR4.SMAP, "SMEP and SMAP"):
             others = [replace(each, cr4=each.cr4 | bits) for each in contexts]
             note(others, every, f"CR4.{names}, which {source.name} doesn't tell: give --cr4")
-    malformed = [at for at in every if _is_of_malformed(sentences[at])]
-    if malformed and not source.width_known:
+    of_reserved = [at for at in every if _is_of_reserved_bits(sentences[at])]
+    if of_reserved and not source.width_known:
         others = [replace(each, maxphyaddr=_NARROW) for each in contexts]
         why = f"a MAXPHYADDR of {_NARROW}, which {source.name} doesn't tell: give --maxphyaddr"
-        note(others, malformed, why)
+        note(others, of_reserved, why)
     return notes
 
 
-def _is_of_malformed(sentence: Sentence) -> bool:
-    return isinstance(sentence.claim, NoEntries) and sentence.claim.flaw is Flaw.MALFORMED
+def _is_of_reserved_bits(sentence: Sentence) -> bool:
+    return isinstance(sentence.claim, NoEntries) and sentence.claim.flaw is Flaw.RESERVED
 
 
 def judged_machine(

@@ -1,4 +1,4 @@
-"""Entries in ranges of addresses that map nothing they should: malformed, or leading out of RAM.
+"""Entries in ranges of addresses with a flaw: reserved bits that are set, or a way out of RAM.
 
 Tables that a range has as a whole are looked at once a level, whatever the number of ways that
 lead to them; only those that its ends cut are looked at for each way. The cost is that of the
@@ -34,7 +34,7 @@ class FlawedEntry(NamedTuple):
 
     `level` is that of its table, `pa` its own address, `entry` its value, `va` the lowest linear
     address that it translates by a way that was asked about; `reserved` are the reserved bits that
-    it sets, where that is its flaw.
+    it sets.
     """
 
     context: PagingContext
@@ -75,10 +75,8 @@ class FlawedEntries:
             each = (columns.root, columns.level, columns.pa, columns.entry, columns.va)
             for root, level, pa, entry, va in zip(*(it.tolist() for it in each), strict=True):
                 context = group.contexts[root]
-                reserved = 0
-                if self.flaw is Flaw.MALFORMED:
-                    leaf = is_leaf(context, level, entry)
-                    reserved = entry & reserved_bits(context, level, leaf=leaf)
+                leaf = is_leaf(context, level, entry)
+                reserved = entry & reserved_bits(context, level, leaf=leaf)
                 yield FlawedEntry(context, level, pa, entry, va, self.flaw, reserved)
 
 
@@ -113,8 +111,8 @@ class _Ranges:
     """Ranges of index space, in order and without overlaps."""
 
     def __init__(self, spans: Sequence[Span]) -> None:
-        edges = np.array(spans, np.uint64).reshape(-1, 2)
-        self._start, self._end = edges[:, 0], edges[:, 1]
+        self._start = np.array([start for start, _ in spans], np.uint64)
+        self._end = np.array([end for _, end in spans], np.uint64)
 
     def touch(self, va: U64, size: int) -> NDArray[np.bool_]:
         """Return which of n pieces [va, va + size) have an address in a range, bool[n]."""
@@ -168,7 +166,7 @@ def _wrong(
     memory: PhysicalMemory, context: PagingContext, block: PresentEntries, flaw: Flaw
 ) -> NDArray[np.bool_]:
     """Return which entries of a block have a flaw."""
-    if flaw is Flaw.MALFORMED:
+    if flaw is Flaw.RESERVED:
         return block.reserved
     if flaw is Flaw.TABLE_OUTSIDE:
         return block.outside

@@ -7,7 +7,7 @@
     only TARGETS ABILITY [for PRIVILEGE]         at most N mappings [in TARGETS]
     frames [of TARGETS] never ABILITY [by PRIVILEGE]
     tables never ABILITY [by PRIVILEGE]
-    no malformed entries [in TARGETS]        no tables | mappings outside RAM [in TARGETS]
+    no reserved bits [in TARGETS]            no tables | mappings outside RAM [in TARGETS]
     [TARGETS] unchanged since POINT
 
 TARGETS are addresses or names, with commas between them.
@@ -53,7 +53,7 @@ _RIGHTS = re.compile(r"[r-][w-][x-]")
 _ABILITIES = tuple(Ability)
 _KEYWORDS = ("no", "guard", "all", "only", "at", "frames", "tables", "unchanged")
 _FLAWS = {
-    "malformed": (Flaw.MALFORMED, ("entries",)),
+    "reserved": (Flaw.RESERVED, ("bits",)),
     "tables": (Flaw.TABLE_OUTSIDE, ("outside", "RAM")),
     "mappings": (Flaw.PAGE_OUTSIDE, ("outside", "RAM")),
 }

@@ -218,7 +218,7 @@ class _Judge:
         if not len(found):
             return self._holds(sentence, spans)
         first = tuple(islice(found, _MANY if self._every else SHOWN))
-        if claim.flaw is not Flaw.MALFORMED and not self._subject.complete:
+        if claim.flaw is not Flaw.RESERVED and not self._subject.complete:
             # It may be in RAM that the memory at hand lacks.
             return self._holds(sentence, spans, _away(first[0]))
         more = len(first) < len(found)

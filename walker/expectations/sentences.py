@@ -151,7 +151,7 @@ class TablesNever:
 class Flaw(StrEnum):
     """What may be wrong with a present entry, whatever rights it leaves."""
 
-    MALFORMED = "malformed"
+    RESERVED = "reserved"
     """It sets a reserved bit, or PS where no page can be."""
     TABLE_OUTSIDE = "table-outside"
     """It refers to a table that isn't in RAM as a whole."""

@@ -73,7 +73,7 @@ def _of_everything(
     yield "guard 0x0-0x1000 unmapped"
     yield "tables never writable by user"
     yield "tables never executable"
-    yield "no malformed entries"
+    yield "no reserved bits"
     yield "no tables outside RAM"
     executable = rule_of(Ability.EXECUTABLE, Privilege.SUPERVISOR)
     inside = [quoted(name) for name, spans in mapped if search.any(spans, executable)]

@@ -124,7 +124,7 @@ def test_reports_are_of_sentences_and_the_same_each_time(run, case, expect, tmp_
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        ("no w", "--expect:4: expected wx, user, malformed, tables or mappings, found w"),
+        ("no w", "--expect:4: expected wx, user, reserved, tables or mappings, found w"),
         (
             "missing",
             "missing: no such file or directory (--expect takes a sentence if a space is in",
@@ -137,7 +137,7 @@ def test_what_is_no_sentence_and_no_file_is_refused(run, case, value, error):
 
 def test_an_error_in_a_file_has_its_line(run, case, expect, tmp_path):
     path = expect("no wx", "no", "guard x unmapped")
-    assert f"{path}:2:3: expected wx, user, malformed, tables or mappings" in refused(
+    assert f"{path}:2:3: expected wx, user, reserved, tables or mappings" in refused(
         run("check", LINUX_CASE, "--expect", path)
     )
     (tmp_path / "binary").write_bytes(b"no wx\n\xff")
@@ -227,7 +227,7 @@ def test_what_depends_on_an_assumption_says_so(run, raw):
 
 def test_what_depends_on_the_width_that_is_assumed_says_so(run, raw):
     tables = kernel().map(0x70_0000, 1 << 45, OPEN)
-    text = "no malformed entries"
+    text = "no reserved bits"
     given = ("walk", raw(tables), "--cr3", "0x1000", "--cr4", "0x20", "--expect", text)
     ran = run(*given)
     assert 0 == ran.status
@@ -243,7 +243,7 @@ def test_what_depends_on_the_width_that_is_assumed_says_so(run, raw):
 def test_a_sentence_about_entries_names_those_that_break_it(run, case, expect, tmp_path):
     tables = kernel().change(0x40_0000, 4, add=1 << 7).change(0xFFFF_8000_0000_0000, add=1 << 51)
     path, report = (
-        expect("no malformed entries", "no malformed entries in 0x400000-0x800000"),
+        expect("no reserved bits", "no reserved bits in 0x400000-0x800000"),
         (tmp_path / "junit.xml"),
     )
     given = ("walk", case(tables), "--expect", path, "--junit", report, "--github")
@@ -254,9 +254,9 @@ def test_a_sentence_about_entries_names_those_that_break_it(run, case, expect, t
         f"PTE at {upper:#x} = 0x8000000008021, va 0xffff800000000000: sets reserved bit 51",
     ]
     assert [
-        "BROKEN         no malformed entries: 2 entries",
+        "BROKEN         no reserved bits: 2 entries",
         *(f"  {line}" for line in lines),
-        "BROKEN         no malformed entries in 0x400000-0x800000: 1 entry",
+        "BROKEN         no reserved bits in 0x400000-0x800000: 1 entry",
         f"  {lines[0]}",
         "verdict: 2 of 2 expectations broken",
     ] == ran.out.splitlines()[:-1]
@@ -285,7 +285,7 @@ def test_roots_are_named_where_there_are_several(run, case):
     ran = run("walk", case(tables), "--roots", f"0x1000,{other:#x}", "--expect", "no user")
     assert "; root 0x1000 and 1 other\n" in ran.out
     tables.change(0x40_0000, add=1 << 51)
-    both = ("--roots", f"0x1000,{other:#x}", "--expect", "no malformed entries")
+    both = ("--roots", f"0x1000,{other:#x}", "--expect", "no reserved bits")
     assert (
         "va 0x400000: sets reserved bit 51; root 0x1000\n" in run("walk", case(tables), *both).out
     )

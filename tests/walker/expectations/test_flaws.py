@@ -40,7 +40,7 @@ from tests.walker.expectations.layouts import (
     kernel,
 )
 
-MALFORMED, TABLE, PAGE = Flaw
+RESERVED, TABLE, PAGE = Flaw
 EVERYWHERE = [(0, TOP)]
 OUTSIDE = 0x7F00_0000
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -62,7 +62,7 @@ def test_each_flaw_is_found_alone():
     assert [
         (1, tables.entry_pa(TEXT), TEXT, 1 << 51),
         (2, tables.entry_pa(DATA, 2), DATA, 1 << 13),
-    ] == found(tables, MALFORMED, contexts=context(4, maxphyaddr=40))
+    ] == found(tables, RESERVED, contexts=context(4, maxphyaddr=40))
     assert [(3, tables.entry_pa(STACK, 3), STACK & -(1 << 30), 0)] == found(tables, TABLE)
     assert [(1, tables.entry_pa(UDATA + KIB4), UDATA + KIB4, 0)] == found(tables, PAGE)
 
@@ -80,7 +80,7 @@ def test_each_flaw_is_found_alone():
 )
 def test_of_entries_those_in_the_ranges_count(span, count):
     tables = kernel().change(TEXT, add=1 << 51).change(RODATA, add=1 << 50)
-    assert count == len(found(tables, MALFORMED, [span], context(4, maxphyaddr=40)))
+    assert count == len(found(tables, RESERVED, [span], context(4, maxphyaddr=40)))
 
 
 def test_a_page_that_is_outside_in_part_lies_outside():
@@ -100,19 +100,39 @@ def test_an_entry_that_many_ways_lead_to_is_found_once_at_its_lowest_address():
         ]
     both = [context(4, root=root, maxphyaddr=40) for root in (tables.root, 0x80_0000)]
     tables.entries[0x80_0000] = tables.entries[tables.root + 24]
-    every = list(flawed_entries(tables.memory, both, EVERYWHERE, MALFORMED))
+    every = list(flawed_entries(tables.memory, both, EVERYWHERE, RESERVED))
     assert [(tables.root, linear(3, 1, 1, 1))] == [(it.context.root, it.va) for it in every]
     # A range that cuts the table of another way names that one.
     there = linear(9, 1, 1, 1)
-    every = flawed_entries(tables.memory, both, [(there, there + 1)], MALFORMED)
+    every = flawed_entries(tables.memory, both, [(there, there + 1)], RESERVED)
     assert [there] == [it.va for it in every]
+
+
+@pytest.mark.parametrize(
+    ("spans", "vas"),
+    [
+        # The first way is cut behind the entry, the other way's table is in the range as a whole.
+        ([(KIB4, 2 * MIB2)], [MIB2]),
+        # Both ways have it, one of them cut.
+        ([(0, 2 * MIB2 - KIB4)], [0]),
+        # Both are cut, and the entry is in what is left of the second.
+        ([(KIB4, 2 * KIB4), (MIB2, MIB2 + KIB4)], [MIB2]),
+        ([(0, KIB4), (MIB2 + KIB4, MIB2 + 2 * KIB4)], [0]),
+        ([(KIB4, 2 * KIB4), (MIB2 + KIB4, MIB2 + 2 * KIB4)], []),
+    ],
+)
+def test_a_table_that_ranges_cut_is_looked_at_for_each_way(spans, vas):
+    tables = PageTables().map(0, 0, P | A | 1 << 51).map(KIB4, 0, P | A)
+    tables.entries[tables.entry_pa(MIB2, 2)] = tables.entries[tables.entry_pa(0, 2)]
+    every = flawed_entries(tables.memory, context(4, maxphyaddr=40), spans, RESERVED)
+    assert vas == [it.va for it in every]
 
 
 def test_below_a_root_that_cannot_be_loaded_nothing_is_looked_at():
     tables = PageTables("PAE").map(0, OUTSIDE, OPEN).map(1 << 30, OUTSIDE, OPEN)
     tables.change(1 << 30, 3, add=US)  # Reserved in a PDPTE.
     pae = context("PAE")
-    assert [(3, tables.root + 8, 1 << 30, US)] == found(tables, MALFORMED, contexts=pae)
+    assert [(3, tables.root + 8, 1 << 30, US)] == found(tables, RESERVED, contexts=pae)
     assert [] == found(tables, PAGE, contexts=pae)
     assert 1 == len(found(tables.change(1 << 30, 3, drop=US | P), PAGE, contexts=pae))
 
@@ -121,7 +141,7 @@ def flaw_of(memory, paging, level, entry):
     """The flaw of a present entry; None where it has none."""
     leaf, size = is_leaf(paging, level, entry), level_of(paging, level).span
     if entry & reserved_bits(paging, level, leaf=leaf):
-        return MALFORMED
+        return RESERVED
     start = entry & paging.address_mask
     if not leaf:
         return None if memory.backed(frame_of(start))[0] else TABLE

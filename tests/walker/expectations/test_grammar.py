@@ -48,8 +48,8 @@ SENTENCES = {
     "stacks surrounded by unmapped": Surrounded((Target("stacks"),)),
     "only .text executable": Only(TEXT, X, None),
     "only .text executable for supervisor": Only(TEXT, X, SUPERVISOR),
-    "no malformed entries": NoEntries(None, Flaw.MALFORMED),
-    "no malformed entries in .text": NoEntries(TEXT, Flaw.MALFORMED),
+    "no reserved bits": NoEntries(None, Flaw.RESERVED),
+    "no reserved bits in .text": NoEntries(TEXT, Flaw.RESERVED),
     "no tables outside RAM": NoEntries(None, Flaw.TABLE_OUTSIDE),
     "no mappings outside RAM in .text": NoEntries(TEXT, Flaw.PAGE_OUTSIDE),
     "at most 3 mappings": AtMost(3, None),
@@ -95,9 +95,9 @@ def test_lines_are_those_that_an_editor_counts(end):
 
 
 ERRORS = {
-    "no": "f:1:3: expected wx, user, malformed, tables or mappings",
-    "no wxx": "f:1:4: expected wx, user, malformed, tables or mappings, found wxx",
-    "no malformed": "f:1:13: expected entries",
+    "no": "f:1:3: expected wx, user, reserved, tables or mappings",
+    "no wxx": "f:1:4: expected wx, user, reserved, tables or mappings, found wxx",
+    "no reserved": "f:1:12: expected bits",
     "no tables": "f:1:10: expected outside",
     "no mappings outside ram": "f:1:21: expected RAM, found ram",
     "no wx .text": "f:1:7: expected in, found .text",
@@ -126,8 +126,8 @@ ERRORS = {
     "used",
     "unchanged since": "f:1:16: expected a point of the boot",
     "# nothing": "f: no sentence in it",
-    "no wx\n\n  no w": "f:3:6: expected wx, user, malformed, tables or mappings, found w",
-    "no \x1b[31m": "f:1:4: expected wx, user, malformed, tables or mappings, found \\x1b[31m",
+    "no wx\n\n  no w": "f:3:6: expected wx, user, reserved, tables or mappings, found w",
+    "no \x1b[31m": "f:1:4: expected wx, user, reserved, tables or mappings, found \\x1b[31m",
 }
 
 
@@ -146,7 +146,7 @@ def test_what_a_terminal_would_obey_is_escaped():
 
 def test_an_argument_has_columns_and_no_lines():
     with pytest.raises(
-        BadInput, match=r"^--expect:4: expected wx, user, malformed, tables or mappings, found w$"
+        BadInput, match=r"^--expect:4: expected wx, user, reserved, tables or mappings, found w$"
     ):
         parse_expectations("no w", "--expect", lines=False)
 

@@ -117,8 +117,8 @@ SENTENCES = [
     ("tables never writable by user", page(0x70_0000, 0x1000, OPEN | A | XD), None),
     ("tables never executable", page(0x70_0000, 0x2000, P | US | A), None),
     ("at most 2 mappings in 0xffffc90000000000+0x10000", page(STACK - KIB4, 0), STACK),
-    ("no malformed entries", entry(TEXT, add=1 << 51), EMPTY),
-    ("no malformed entries in .text", entry(TEXT + KIB4, add=1 << 51), TEXT),
+    ("no reserved bits", entry(TEXT, add=1 << 51), EMPTY),
+    ("no reserved bits in .text", entry(TEXT + KIB4, add=1 << 51), TEXT),
     ("no tables outside RAM", Plant(lambda it: outside(it, UTEXT), UTEXT & -MIB2), EMPTY),
     ("no tables outside RAM in .data", Plant(lambda it: outside(it, DATA), DATA), DATA),
     ("no mappings outside RAM", entry(STACK, add=1 << 24), EMPTY),
@@ -338,7 +338,7 @@ def test_tables_are_counted_and_where_none_is_in_memory_nothing_is_said():
 def test_entries_are_counted_and_where_no_table_is_in_memory_nothing_is_said():
     tables = kernel().change(TEXT, add=1 << 51).change(DATA, add=1 << 45)
     narrow = context(4, maxphyaddr=45)
-    found = verdict(tables, "no malformed entries", contexts=narrow)
+    found = verdict(tables, "no reserved bits", contexts=narrow)
     named = [(each.pa, each.va, each.reserved) for each in found.entries]
     assert [
         (tables.entry_pa(TEXT), TEXT, 1 << 51),
@@ -346,7 +346,7 @@ def test_entries_are_counted_and_where_no_table_is_in_memory_nothing_is_said():
     ] == named
     assert (BROKEN, 2, "", False) == (found.outcome, found.count, found.reason, found.more)
     lost = context(4, root=0x7F00_0000)
-    found = verdict(tables, "no malformed entries", contexts=lost)
+    found = verdict(tables, "no reserved bits", contexts=lost)
     assert (UNSAID, "no table is in memory") == (found.outcome, found.reason)
 
 
