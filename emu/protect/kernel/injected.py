@@ -3,7 +3,7 @@
 The code of an attack replaces the text at `AttackFrames.site`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import capstone
 import numpy as np
@@ -143,12 +143,15 @@ def find_frames(host: Enforcement) -> AttackFrames:
         if (leaf := _mapped(memory, context, words_of(context).image, frame * FRAME))
         and leaf.size == FRAME
     )
-    # A frame that nothing maps for good isn't in the direct map.
     idle = writable & may(host.rights.own, Permission.WRITE) & ~host.grants.image
     free = [
         each * FRAME
-        for each in free_frames(memory, idle & ~host.grants.tables)
-        if _mapped(memory, context, direct, each * FRAME)
+        for each in free_frames(
+            memory,
+            idle & ~host.grants.tables,
+            # High memory isn't in the direct map.
+            lambda each: _mapped(memory, context, direct, each * FRAME) is not None,
+        )
     ]
     users = (
         (va, pa)
@@ -248,14 +251,16 @@ def _moved(
     }
 
 
-def free_frames(memory: PhysicalMemory, among: Bools) -> Iterator[int]:
-    """Yield the numbers of the last zeroed frames, the last one first."""
+def free_frames(
+    memory: PhysicalMemory, among: Bools, usable: Callable[[int], bool] = lambda _: True
+) -> Iterator[int]:
+    """Yield the numbers of the last zeroed frames that are usable, the last one first."""
     numbers = np.flatnonzero(among)[::-1]
     found = 0
     for first in range(0, len(numbers), _LOOKED_AT):
         some = numbers[first : first + _LOOKED_AT]
         used = memory.tables(some.astype(np.uint64) * np.uint64(FRAME)).any(axis=1)
-        for number in some[~used].tolist():
+        for number in filter(usable, some[~used].tolist()):
             yield number
             found += 1
             if found == _FREE:

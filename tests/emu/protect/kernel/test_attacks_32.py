@@ -17,6 +17,7 @@ from crosswalk.emu.protect.attack import (
 )
 from crosswalk.emu.protect.kernel.attacks import Code
 from crosswalk.emu.protect.kernel.guest_attacks import attack_guest, find_guest_frames
+from crosswalk.emu.protect.kernel.guestwalk import find_leaf
 from crosswalk.emu.protect.kernel.injected import find_frames
 from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.emu.protect.kernel.subject import attack_kernel, linux_subject
@@ -25,10 +26,12 @@ from crosswalk.walker.protection.pagelist import Permission
 from tests.emu.protect.kernel.tiny_kernel_32 import (
     DIRECT,
     END,
+    LARGE,
     LOADED,
     MODES,
     PATCH,
     PLACE,
+    RAM,
     RODATA,
     TEXT,
     USER,
@@ -146,6 +149,16 @@ def test_what_is_attacked_lies_where_the_kernel_has_it(mode):
     # REP MOVSB; POP ESI; POP EDI; RET.
     assert (1, 8) == (frames.copier_unit, frames.copier_pops)
     assert DIRECT + TEXT <= frames.copier < DIRECT + RODATA
+
+
+@each_mode
+def test_memory_that_the_direct_map_has_not_is_not_free(mode):
+    """Linux' high memory, where it is mapped for a while elsewhere."""
+    guest = idle(mode)
+    assert RAM - FRAME == find_frames(guest.protection).free[0]
+    top = find_leaf(guest.protection.memory, guest.protection.context, DIRECT + RAM - FRAME)
+    guest.ram.write(top.entry, bytes(4))
+    assert RAM - LARGE[mode] - FRAME == find_frames(guest.protection).free[0]
 
 
 @each_mode
