@@ -46,6 +46,8 @@ from crosswalk.walker.protection.policy import TableKind
 
 __all__ = ["protect_kernel"]
 
+_LOW_MIB = 768
+"""What every 32-bit kernel has in its direct map; some have a little more."""
 _LIMIT = (
     " and not from the rest: any other frame may come to serve as a table, and the emulator ends "
     "where it walks a table that isn't executable"
@@ -58,6 +60,11 @@ def protect_kernel(options: argparse.Namespace) -> int:
     if kernel.bits == 32 and chosen_kind(options) is not TableKind.NPT:
         raise BadInput(
             "a Linux kernel of 32 bits is protected by nested paging alone (--tables npt)"
+        )
+    if kernel.bits == 32 and options.ram > _LOW_MIB:
+        raise BadInput(
+            f"--ram {options.ram}: a Linux kernel of 32 bits is protected in at most {_LOW_MIB} "
+            "MiB: in high memory it keeps page tables that none of its mappings lets be written"
         )
     size, seconds = options.ram << 20, options.timeout
     protect_at = _protect_at(options, kernel)

@@ -36,6 +36,12 @@ def test_a_kernel_is_protected_and_attacked(run, tiny):
     assert (why in line) is (mode == "32-bit")
 
 
+def test_high_memory_is_refused(run, tiny):
+    ran = run("protect", "--kernel", tiny[1], "--ram", "769")
+    assert (2, "") == (ran.status, ran.out)
+    assert "--ram 769: a Linux kernel of 32 bits is protected in at most 768 MiB" in ran.err
+
+
 def test_the_same_as_a_guest(run, tiny):
     _, path = tiny
     path.write_bytes(path.read_bytes() + b"Linux version 0.0\n\0")
