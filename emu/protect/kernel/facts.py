@@ -137,9 +137,12 @@ def find_facts(
     # A fetch may fault at an instruction's first byte, or at one on the page behind.
     places = [state.code_address(more) for more in (0, LONGEST_INSTRUCTION - 1)]
     pages = [find_leaf(memory, context, va) for va in places]
-    own = [leaf for leaf in pages if leaf is not None and leaf.pa // FRAME == frame]
-    code = None if fetch else pages[0]
-    place = None if code is None else (code.pa + places[0] % code.size) // FRAME
+    frames = [
+        None if leaf is None else (leaf.pa + va % leaf.size) // FRAME
+        for leaf, va in zip(pages, places, strict=True)
+    ]
+    own = [leaf for leaf, at in zip(pages, frames, strict=True) if leaf is not None and at == frame]
+    place = None if fetch else frames[0]
     return FaultFacts(
         write=write,
         fetch=fetch,
