@@ -28,7 +28,11 @@ class CodeNames:
         self._given = symbols
 
     def name(self, rip: int) -> str | None:
-        """Return "symbol+0x12" of a linear address; None where it lies in no symbol."""
+        """Return "symbol+0x12" of a linear address; None where it lies in no symbol.
+
+        "pa:symbol+0x12" is what lies at that physical address, as the file was loaded: the code of
+        an early kernel, which runs there before it has mapped itself to where it is linked to.
+        """
         return self._name(rip, 0)
 
     def name_behind(self, rip: int) -> str | None:
@@ -47,13 +51,13 @@ class CodeNames:
         return (word for word in stack if self._behind_call(word))
 
     def _name(self, rip: int, back: int) -> str | None:
-        for address in (rip, *self._linked(rip)):
+        for prefix, address in (("", rip), *(("pa:", each) for each in self._linked(rip))):
             looked_up = max(address - back, 0)
             (row,) = self._symbols.rows_at(np.array([looked_up], np.uint64)).tolist()
             if row >= 0:
                 offset = address - int(self._symbols.start[row])
                 symbol = self._symbols.names.shown(row)
-                return f"{symbol}+{offset:#x}" if offset else symbol
+                return f"{prefix}{symbol}+{offset:#x}" if offset else f"{prefix}{symbol}"
         return None
 
     @cached_property

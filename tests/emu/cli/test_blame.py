@@ -247,7 +247,7 @@ def test_what_write_protects_the_kernels_text_is_named(run):
     leaf = target["walks"][0]["entries"][-1]
     # Made by the image's own tables; read-only by the last store.
     first, last = leaf["stores"][0], leaf["stores"][-1]
-    assert "__startup_64" == first["symbol"].partition("+")[0]
+    assert "pa:__startup_64" == first["symbol"].partition("+")[0]
     assert (2, 0) == (int(last["before"], 16) & 2, int(last["after"], 16) & 2)
     callers = {each.partition("+")[0] for each in last["return_addresses"]}
     assert {"set_memory_ro", "mark_rodata_ro", "kernel_init"} <= callers

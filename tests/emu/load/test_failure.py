@@ -121,17 +121,18 @@ def names(**parts):
     return CodeNames(open_image(file).image, **parts), high
 
 
-def test_code_that_runs_where_it_is_loaded_is_named_by_where_it_is_linked_to():
+def test_code_that_runs_where_it_is_loaded_is_named_as_what_lies_at_that_physical_address():
     code_names, high = names()
     assert ["entry", "entry+0x4", "there"] == [code_names.name(high + at) for at in (0, 4, 5)]
-    assert ["entry", "there"] == [code_names.name(BASE + at) for at in (0, 5)]
+    assert ["pa:entry", "pa:there"] == [code_names.name(BASE + at) for at in (0, 5)]
     assert None is code_names.name(BASE - 1)
 
 
 def test_an_address_behind_an_instruction_is_named_by_the_function_that_ends_there():
     code_names, high = names()
     assert ["entry+0x5", "there+0x1"] == [code_names.name_behind(high + at) for at in (5, 6)]
-    assert ["entry+0x5", "there+0x1"] == [code_names.name_behind(BASE + at) for at in (5, 6)]
+    early = ["pa:entry+0x5", "pa:there+0x1"]
+    assert early == [code_names.name_behind(BASE + at) for at in (5, 6)]
     assert (None, None) == (code_names.name_behind(high), code_names.name_behind(0))
 
 
