@@ -22,7 +22,7 @@ from tests.random_tables import CHOICES, accesses_of, extended_tables
 from tests.tables import EXECUTE, READ, WRITE, PageTables, context, linear
 
 SEARCH = settings(
-    max_examples=5000, deadline=None, database=None, phases=[Phase.generate], derandomize=True
+    max_examples=50_000, deadline=None, database=None, phases=[Phase.generate], derandomize=True
 )
 
 

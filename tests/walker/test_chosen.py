@@ -25,7 +25,7 @@ from tests.tables import (
 )
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, deadline=None, database=None, phases=[Phase.generate])
 
 
 def condition_of(number):
@@ -105,20 +105,27 @@ def the_last_span_alone(original):
     return planted
 
 
-@pytest.mark.parametrize(
-    ("where", "rule", "plant"),
-    [(chosen, "among", the_first_way), (Spans, "touched", the_last_span_alone)],
-    ids=["the first way", "the last span alone"],
-)
-def test_a_rule_that_the_choice_breaks_is_found(where, rule, plant, monkeypatch):
+def test_a_rule_that_the_choice_breaks_is_found(monkeypatch):
     def wrong(asked):
         return expected_of(*asked) != found_of(*asked)
 
-    monkeypatch.setattr(where, rule, plant(getattr(where, rule)))
+    monkeypatch.setattr(chosen, "among", the_first_way(chosen.among))
     asked = find(questions(), wrong, settings=SEARCH)
 
     monkeypatch.undo()
     assert not wrong(asked)
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_span_that_is_left_out_is_found(planted, monkeypatch):
+    tables = PageTables().map(0x2000, 0x80_0000).map(0x4000, 0x80_1000)
+    if planted:
+        monkeypatch.setattr(Spans, "touched", the_last_span_alone(Spans.touched))
+    ranges = [(0x2000, 0x2001), (0x4000, 0x4001)]
+    asked = (tables.memory, [context()], None, ranges, 0, TOP)
+    ((_, found),) = expected_of(*asked)
+    assert [0x2000, 0x4000] == [it.va for it in found]
+    assert planted == (expected_of(*asked) != found_of(*asked))
 
 
 @pytest.mark.parametrize(

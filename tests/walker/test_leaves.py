@@ -34,7 +34,7 @@ from tests.tables import (
 from tests.walker import naive
 
 QUICK = settings(max_examples=110, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, deadline=None, database=None, phases=[Phase.generate])
 HALVES = (0, 1 << 47, 1 << 56, TOP - (1 << 47), TOP - (1 << 56), TOP)
 BOUNDS = st.one_of(
     st.sampled_from(HALVES),

@@ -31,7 +31,7 @@ from tests.tables import (
 from tests.walker import naive
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, deadline=None, database=None, phases=[Phase.generate])
 
 USER, SUPERVISOR = Rights.USER_WRITE, Rights.SUPERVISOR_WRITE
 

@@ -14,7 +14,7 @@ from tests.tables import KIB4, MIB2, OPEN, PAT_LARGE, PCD, PS, PWT, context
 from tests.walker import naive, naive_types
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, deadline=None, database=None, phases=[Phase.generate])
 LINUX_PAT = 0x0407_0506_0007_0106
 BY_NAME = {kind.text: kind for kind in MemoryType}
 

@@ -30,7 +30,7 @@ from tests.tables import (
 )
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=3000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, deadline=None, database=None, phases=[Phase.generate])
 ALL = Rights(63)
 
 

@@ -11,7 +11,7 @@ from tests.random_tables import random_tables
 from tests.tables import MODES
 
 QUICK = settings(max_examples=90, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=3000, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, database=None, phases=[Phase.generate])
 
 TABLES = 6
 INDICES = (0, 1, 5, 256, 511)

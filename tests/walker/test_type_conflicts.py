@@ -34,7 +34,7 @@ from tests.tables import (
 from tests.walker import naive, naive_types
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, deadline=None, database=None, phases=[Phase.generate])
 LINUX_PAT = 0x0407_0506_0007_0106
 LINUX = MemoryTypes(Pat(LINUX_PAT))
 UC, WC, WT, WB = (MemoryType[name] for name in ("UC", "WC", "WT", "WB"))

@@ -8,7 +8,7 @@ from tests.tables import KIB4, OPEN, PS, ROOT, XD, CountingMemory, P, PageTables
 from tests.walker import naive
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, deadline=None, database=None, phases=[Phase.generate])
 UPPER = 0xFFFF_8000_0000_0000
 
 

@@ -17,7 +17,7 @@ from tests.tables import KIB4, OPEN, PageTables, context
 from tests.walker import naive
 
 QUICK = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, deadline=None, database=None, phases=[Phase.generate])
 
 BITS = {"rw": 1, "us": 2, "pwt": 3, "pcd": 4, "a": 5, "d": 6, "g": 8, "nx": 63}
 NAMES = (*BITS, "ps", "pat", "pk", "sw", "avl", "key1", "key15", "bit52", "bit58", "bit47", "bit62")

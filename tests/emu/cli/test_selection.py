@@ -18,7 +18,7 @@ from tests.random_tables import random_tables
 from tests.tables import ADDRESS, KIB4, MIB2, OPEN, ROOT, RW, A, D, P, PageTables, chain
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, deadline=None, database=None, phases=[Phase.generate])
 
 SIZES = {"4K": 1 << 12, "2M": 1 << 21, "4M": 1 << 22, "1G": 1 << 30}
 

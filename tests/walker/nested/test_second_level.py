@@ -40,7 +40,7 @@ from tests.random_tables import extended_tables
 from tests.tables import KIB4, LEGACY, LONG, MIB2, OPEN, PAT_LARGE, PS, A, D, context
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, deadline=None, database=None, phases=[Phase.generate])
 FRAMES = tuple(range(0x1000, 0x7000, KIB4))
 OUTSIDE = 0x9000
 SLOTS = (0, 1)

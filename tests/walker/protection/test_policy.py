@@ -15,7 +15,7 @@ from tests.tables import KIB4, MODES, OPEN, PS, RW, US, XD, P, PageTables, conte
 from tests.walker.protection.frame_by_frame import USES, by_frame, expressible, least, wanted
 
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, database=None, phases=[Phase.generate])
 KINDS = pytest.mark.parametrize("kind", TableKind)
 R, W, X = Permission
 

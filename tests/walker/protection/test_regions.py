@@ -26,7 +26,7 @@ from tests.tables import (
 from tests.walker.protection.frame_by_frame import region_numbers, regions_by_frame
 
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, database=None, phases=[Phase.generate])
 DIRECT = 0xFFFF_8880_0000_0000
 
 

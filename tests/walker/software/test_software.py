@@ -34,7 +34,7 @@ from tests.walker.software import naive_states
 
 HERE = Path(__file__).parent
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=50_000, deadline=None, database=None, phases=[Phase.generate])
 ALL = (1 << 64) - 1
 
 
