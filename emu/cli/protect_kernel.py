@@ -58,9 +58,7 @@ def protect_kernel(options: argparse.Namespace) -> int:
     """Boot without nested paging and with it, protect, attack; return the exit status."""
     kernel = load_kernel(options.kernel)
     if kernel.bits == 32 and chosen_kind(options) is not TableKind.NPT:
-        raise BadInput(
-            "a Linux kernel of 32 bits is protected by nested paging alone (--tables npt)"
-        )
+        raise BadInput("a Linux kernel of 32 bits is protected under NPT alone (--tables npt)")
     if kernel.bits == 32 and options.ram > _LOW_MIB:
         raise BadInput(
             f"--ram {options.ram}: a Linux kernel of 32 bits is protected in at most {_LOW_MIB} "

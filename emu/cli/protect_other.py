@@ -70,7 +70,7 @@ def protect_other(options: argparse.Namespace) -> int:
         options.kernel = path
         return protect_kernel(options)
     if chosen_kind(options) is not TableKind.NPT:
-        raise BadInput("--guest is protected by nested paging alone (--tables npt)")
+        raise BadInput("--guest is protected under NPT alone (--tables npt)")
     sentences = chosen_sentences(options)
     run = _run(options, guest)
     rams = Ram(0, options.ram << 20), Ram(0, options.ram << 20)  # Shared with the children.

@@ -147,7 +147,7 @@ def test_a_kernel_of_32_bits_is_refused_under_ept_in_one_line(run, tmp_path, tab
     path.write_bytes(vmlinux("nop", machine=3))
     ran = run("protect", "--kernel", path, "--tables", tables)
     assert (2, "", 1) == (ran.status, ran.out, ran.err.count("\n"))
-    assert "a Linux kernel of 32 bits is protected by nested paging alone" in ran.err
+    assert "a Linux kernel of 32 bits is protected under NPT alone (--tables npt)" in ran.err
 
 
 def test_a_kernel_that_protects_nothing_cannot_be_sealed(run, tmp_path):

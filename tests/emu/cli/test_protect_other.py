@@ -151,7 +151,7 @@ def test_a_guest_whose_mappings_allow_everything_is_said_to_be_that(run, tmp_pat
     [
         (["--protect-at", "instructions:1"], "the guest is without paging there"),
         (["--protect-at", "symbol:nothing"], "no such symbol"),
-        (["--tables", "ept"], "--guest is protected by nested paging alone"),
+        (["--tables", "ept"], "--guest is protected under NPT alone"),
         (["--until", "exit"], "the point exit needs --exit-port"),
         (["--protect-at", "cr3:99"], "came before cr3:99"),
         (["--kernel", "{sample}"], "name one guest each"),
