@@ -1,6 +1,5 @@
 """Text of others reaches a terminal escaped, whichever way it comes in."""
 
-import gzip
 import shlex
 import sys
 
@@ -9,6 +8,7 @@ import pytest
 from crosswalk.walker.formats import Probe, dump_case
 from tests.emu.cli.conftest import case_of
 from tests.emu.load.linux.kernels import bzimage, talking, vmlinux
+from tests.packing import gzipped
 
 TITLE = "\x1b]0;title\x07"
 SHOWN = r"\x1b]0;title\x07"
@@ -74,7 +74,7 @@ def test_the_name_of_a_file_that_is_not_there(run):
 def test_the_release_of_a_kernel(run, tmp_path):
     path = tmp_path / "vmlinuz"
     release = f"6.1{TITLE}".encode()
-    path.write_bytes(bzimage(gzip.compress(vmlinux(talking("hang: jmp hang"))), release=release))
+    path.write_bytes(bzimage(gzipped(vmlinux(talking("hang: jmp hang"))), release=release))
     ran = run("run", "--kernel", path, "--until", "console:tiny kernel", "--ram", "32")
     assert 0 == ran.status
     clean(ran, f"6.1{SHOWN}, entry 0x")

@@ -1,4 +1,3 @@
-import gzip
 import os
 import platform
 import stat
@@ -13,6 +12,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Source, SourceKind, open_source
 from crosswalk.walker.memory import Segments
 from tests.emu.cli.running import refused
+from tests.packing import gzipped
 from tests.tables import KIB4, OPEN, A, P, PageTables, context
 from tests.walker.symbols.kallsyms_tables import FORMS, LINKED, lines, symbols, tables
 from tests.walker.symbols.small_linux import SYMBOLS, SmallLinux
@@ -196,7 +196,7 @@ def test_memory_of_no_linux_has_no_names_of_its_own(run, small_raw):
 
 def bzimage():
     """A header of a bzImage before a payload that is stored, gzip's smallest."""
-    payload = gzip.compress(b"\x7fELF of a kernel")
+    payload = gzipped(b"\x7fELF of a kernel")
     head = bytearray(0x400)
     head[0x1F1] = 1
     head[0x202:0x206] = b"HdrS"

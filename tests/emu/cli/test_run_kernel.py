@@ -1,5 +1,3 @@
-import gzip
-
 import pytest
 
 from crosswalk.emu.cli import check_pieces as pieces
@@ -7,6 +5,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.formats import load_case
 from tests.emu.check.planting import without_code
 from tests.emu.load.linux.kernels import BASE, PAGE, TABLES, TEXT, bzimage, talking, vmlinux
+from tests.packing import gzipped
 
 HELLO = "console:tiny kernel"
 
@@ -14,7 +13,7 @@ HELLO = "console:tiny kernel"
 @pytest.fixture
 def tiny(tmp_path):
     path = tmp_path / "vmlinuz"
-    path.write_bytes(bzimage(gzip.compress(vmlinux(talking("hang: jmp hang")))))
+    path.write_bytes(bzimage(gzipped(vmlinux(talking("hang: jmp hang")))))
     return path
 
 

@@ -1,5 +1,4 @@
 import bz2
-import gzip
 import lzma
 
 import pytest
@@ -13,9 +12,10 @@ from crosswalk.walker.errors import BadInput
 from tests.emu.load.elf_files import BASE, Part, elf_file, note
 from tests.emu.load.linux.kernels import bzimage, talking, vmlinux
 from tests.emu.load.small_guests import multiboot2_header, multiboot_header, with_header
+from tests.packing import gzipped
 
-LINUX = bzimage(gzip.compress(vmlinux(talking(""))))
-LINUX32 = bzimage(gzip.compress(elf_file([Part(0x100_0000, b"\xf4")])))
+LINUX = bzimage(gzipped(vmlinux(talking(""))))
+LINUX32 = bzimage(gzipped(elf_file([Part(0x100_0000, b"\xf4")])))
 PVH = elf_file([Part(BASE, b"\xf4")], notes=note(b"Xen", 18, BASE.to_bytes(4, "little")))
 FILES = {
     "linux64": LINUX,
@@ -53,7 +53,7 @@ def test_an_elf_file_with_linuxs_banner_is_linux_and_else_what_it_says(bits, nam
 
 @pytest.mark.parametrize("name", ["multiboot", "elf64"])
 @pytest.mark.parametrize(
-    "pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"]
+    "pack", [gzipped, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"]
 )
 def test_a_compressed_file_is_unpacked(name, pack):
     assert open_image(FILES[name]).image == open_image(pack(FILES[name])).image
@@ -82,8 +82,8 @@ def test_linux_takes_a_module_or_a_disk_or_the_projects_init():
         (b"", None, "looked for: a Linux bzImage, a Multiboot2 header .* --as raw@ADDRESS:MODE"),
         (b"#!/bin/sh\n" * 99, None, "no guest of a known format"),
         (elf_file([Part(BASE, b"\xf4")]), None, "no guest of a known format"),
-        (gzip.compress(b"nothing"), None, "no guest of a known format"),
-        (gzip.compress(bytes(999))[:-20], None, "damaged gzip payload"),
+        (gzipped(b"nothing"), None, "no guest of a known format"),
+        (gzipped(bytes(999))[:-20], None, "damaged gzip payload"),
         (FILES["elf64"][:99], None, "a damaged ELF file: truncated, what its headers name lies"),
         (FILES["elf64"][:20], None, "truncated to 20 bytes, in its header of 64"),
         (FILES["multiboot"][:20], None, "truncated to 20 bytes, in its header of 52"),

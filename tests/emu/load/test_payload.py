@@ -1,5 +1,4 @@
 import bz2
-import gzip
 import lzma
 import struct
 
@@ -10,6 +9,7 @@ import zstandard
 from crosswalk.emu.load import payload
 from crosswalk.emu.load.payload import unpack
 from crosswalk.walker.errors import BadInput
+from tests.packing import gzipped
 
 DATA = bytes(range(256)) * 300 + b"the end"
 TRAILER = struct.pack("<I", len(DATA))
@@ -24,7 +24,7 @@ def lz4_legacy(data, size=1 << 15):
 
 
 PACKED = {
-    "gzip": gzip.compress(DATA),
+    "gzip": gzipped(DATA),
     "xz": lzma.compress(DATA, check=lzma.CHECK_CRC32) + TRAILER,
     "lzma": lzma.compress(DATA, format=lzma.FORMAT_ALONE) + TRAILER,
     "bzip2": bz2.compress(DATA) + TRAILER,

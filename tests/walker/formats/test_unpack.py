@@ -1,5 +1,4 @@
 import bz2
-import gzip
 import lzma
 import mmap
 import os
@@ -20,10 +19,11 @@ from crosswalk.walker.formats import unpack as unpack_module
 from crosswalk.walker.formats.files import map_file
 from crosswalk.walker.formats.holes import allocates_when_read
 from crosswalk.walker.formats.unpack import WINDOW, compression_of, unpack
+from tests.packing import gzipped
 
 FRAME = 0x1000
 PACK = {
-    "gzip": lambda data: gzip.compress(data, mtime=0),
+    "gzip": gzipped,
     "xz": lzma.compress,
     "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
     "bzip2": bz2.compress,

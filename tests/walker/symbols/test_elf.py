@@ -1,4 +1,3 @@
-import gzip
 import struct
 
 import pytest
@@ -7,6 +6,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.symbols.elf import read_elf
 from crosswalk.walker.symbols.identity import UNKNOWN, Identity, build_id_in
 from crosswalk.walker.symbols.symbol_files import content_of, parse_symbols
+from tests.packing import gzipped
 from tests.walker.symbols.kernel_elf import (
     ABSOLUTE,
     ALLOC,
@@ -162,7 +162,7 @@ def test_a_name_outside_the_string_table_is_refused():
 
 def test_a_compressed_file_is_unpacked(tmp_path):
     path = tmp_path / "vmlinux.gz"
-    path.write_bytes(gzip.compress(kernel_elf(SECTIONS, SYMBOLS)))
+    path.write_bytes(gzipped(kernel_elf(SECTIONS, SYMBOLS)))
     file = parse_symbols(content_of(str(path)), "vmlinux.gz")
     assert "vmlinux.gz" == file.name
     assert "entry" == file.symbols[0].name

@@ -1,7 +1,5 @@
 """A 32-bit kernel from its entry to paging, checked there as any other."""
 
-import gzip
-
 import pytest
 
 from crosswalk.emu.check import check
@@ -12,6 +10,7 @@ from crosswalk.emu.load.points import parse_point
 from crosswalk.guest.init import init_archive
 from crosswalk.walker.mappings import mappings
 from tests.emu.load.linux.kernels import BASE, TABLES, bzimage, vmlinux_32
+from tests.packing import gzipped
 
 # The zero page has to be where ESI says, under paging: its magic number goes to the console.
 SAY = """
@@ -62,7 +61,7 @@ def test_a_32_bit_kernel_is_entered_pages_and_is_checked(source, levels, size, p
     image = vmlinux_32(source + SAY)
     # A vmlinux is known by Linux' banner, which this one doesn't have.
     if packed:
-        guest = open_image(bzimage(gzip.compress(image)))
+        guest = open_image(bzimage(gzipped(image)))
     else:
         guest = open_image(image, as_=parse_as("linux32"))
     assert ("linux32", 32, init_archive(bits=32)) == (

@@ -1,10 +1,9 @@
-import gzip
-
 import pytest
 
 from crosswalk.emu.load.linux.image import HEADER_AT, KernelImage, parse_kernel
 from crosswalk.walker.errors import BadInput
 from tests.emu.load.linux.kernels import BASE, bzimage, elf_of, talking, vmlinux
+from tests.packing import gzipped
 
 ELF = vmlinux(talking(""))
 
@@ -18,7 +17,7 @@ def test_a_vmlinux_has_its_segments_by_physical_address_and_its_entry():
 
 
 def test_a_bzimage_holds_a_vmlinux_its_setup_header_and_its_release():
-    image = bzimage(gzip.compress(ELF), sectors=3)
+    image = bzimage(gzipped(ELF), sectors=3)
     kernel = parse_kernel(image)
     assert parse_kernel(ELF).segments == kernel.segments
     # The header ends where the jump at its beginning leads to.
@@ -46,9 +45,9 @@ BROKEN = [
     (vmlinux("nop", machine=183), "not a guest for x86: an ELF file of EM_AARCH64"),
     (vmlinux("nop", kind=3), "an ELF file of EM_X86_64, ET_DYN"),
     (bzimage(b"", version=0x0207), "boot protocol 2.07; 2.08 is needed"),
-    (bzimage(gzip.compress(ELF))[:0x250], "it ends in its header"),
-    (bzimage(gzip.compress(ELF))[:-5], "truncated bzImage"),
-    (bzimage(gzip.compress(b"no kernel")), "a damaged ELF file"),
+    (bzimage(gzipped(ELF))[:0x250], "it ends in its header"),
+    (bzimage(gzipped(ELF))[:-5], "truncated bzImage"),
+    (bzimage(gzipped(b"no kernel")), "a damaged ELF file"),
     (bzimage(b"nothing known"), "unknown compression"),
 ]
 

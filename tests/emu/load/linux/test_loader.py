@@ -1,6 +1,5 @@
 """The boot protocol: Linux Documentation/arch/x86/boot.rst and zero-page.rst."""
 
-import gzip
 import struct
 from dataclasses import replace
 
@@ -24,6 +23,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.mappings import coalesce, mappings
 from crosswalk.walker.memory import Segments
 from tests.emu.load.linux.kernels import BASE, bzimage, talking, vmlinux
+from tests.packing import gzipped
 
 MIB = 1 << 20
 ELF = vmlinux(talking(""))
@@ -31,7 +31,7 @@ ELF = vmlinux(talking(""))
 
 @pytest.fixture
 def kernel():
-    return parse_kernel(bzimage(gzip.compress(ELF)))
+    return parse_kernel(bzimage(gzipped(ELF)))
 
 
 def number(page, at, size):
