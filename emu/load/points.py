@@ -1,5 +1,6 @@
 """Points of a boot: when it is checked, saved or protected."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,7 @@ class PointKind(StrEnum):
 _FORMS = "console:TEXT, cr3:N, instructions:N, symbol:NAME, syscall:N, user, idle, exit"
 _COUNTED = (PointKind.CR3, PointKind.INSTRUCTIONS, PointKind.SYSCALL)
 _ALONE = (PointKind.USER, PointKind.IDLE, PointKind.EXIT)
+_COUNT = re.compile("[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def parse_point(text: str, symbols: Mapping[str, int] | None = None) -> Point:
     if kind not in list(PointKind) or not colon or not value or kind in _ALONE:
         raise BadInput(f"{text!r} is no point of a boot ({_FORMS})")
     if kind in _COUNTED:
-        if not value.isascii() or not value.isdecimal() or not 0 < int(value) < 1 << 63:
+        if not _COUNT.fullmatch(value) or not 0 < int(value) < 1 << 63:
             raise BadInput(f"{text!r}: {value!r} is no positive number")
         return Point(PointKind(kind), number=int(value))
     if kind == PointKind.CONSOLE:

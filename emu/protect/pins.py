@@ -1,7 +1,7 @@
 """Pinned bits of control registers: writes to these registers checked, and carried out.
 
-Source: Intel SDM vol. 2B, "MOV—Move to/from Control Registers"; vol. 2D, "WRMSR—Write to Model
-Specific Register"; vol. 3A, "Control Registers".
+Source: Intel SDM vol. 2A, "CLTS—Clear Task-Switched Flag in CR0"; vol. 2B, "MOV—Move to/from
+Control Registers"; vol. 2D, "WRMSR—Write to Model Specific Register"; vol. 3A, "Control Registers".
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,10 @@ PINNED: dict[str, dict[str, int]] = {
 INTERCEPTED = frozenset({0, 4})
 """The control registers whose writes have to be intercepted for that; EFER's, too."""
 
-_OPCODE, _WRMSR = b"\x0f\x22", b"\x0f\x30"
+_OPCODE, _WRMSR, _CLTS = b"\x0f\x22", b"\x0f\x30", b"\x0f\x06"
 _REX, _REX_B, _REX_R = 0x40, 1, 4
+_TASK_SWITCHED = 1 << 3
+"""CR0.TS."""
 LONGEST = 4
 """The size of the longest instruction that is decoded here."""
 
@@ -98,7 +100,7 @@ class Pins:
         """
         write = self.attempted(code, instruction)
         if write is None:
-            return "a write to a control register that isn't MOV or WRMSR"
+            return "a write to a control register that isn't MOV, CLTS or WRMSR"
         if lost := self.lost(write):
             return f"it would clear {write.name.upper()}.{', '.join(lost)} by {write.value:#x}"
         self.carry_out(write)
@@ -108,7 +110,7 @@ class Pins:
         """Return the register write that an exit of this code intercepted.
 
         `instruction` are the bytes at RIP, up to `LONGEST`. None unless it is MOV to CR0, CR3 or
-        CR4, or WRMSR to EFER.
+        CR4, CLTS, or WRMSR to EFER.
         """
         general = self._cpu.general
         if code == ExitCode.MSR:
@@ -118,6 +120,8 @@ class Pins:
                 return None
             value = (general(_RDX) & _LOW) << 32 | general(_RAX) & _LOW
             return RegisterWrite("efer", value, at + len(_WRMSR))
+        if code == ExitCode.CR0_WRITE and instruction.startswith(_CLTS):
+            return RegisterWrite("cr0", self._cpu.cr0 & ~_TASK_SWITCHED, len(_CLTS))
         written = parse_cr_write(instruction)
         if written is None or written.control != code - ExitCode.CR0_WRITE:
             return None

@@ -154,8 +154,9 @@ def linux_regions(
 def _image_size(known: dict[str, int], info: dict[str, str]) -> int:
     """Return the size of the part for the image (KERNEL_IMAGE_SIZE), behind which modules are."""
     stated = info.get("NUMBER(KERNEL_IMAGE_SIZE)", "")
-    if stated.isdecimal() and int(stated) in (_SMALL_IMAGE, _LARGE_IMAGE):
-        return int(stated)
+    for size in (_SMALL_IMAGE, _LARGE_IMAGE):
+        if stated == str(size):
+            return size
     randomised = any(name in known for name in _RANDOMISED) or "KERNELOFFSET" in info
     return _LARGE_IMAGE if randomised or not known else _SMALL_IMAGE
 

@@ -1,7 +1,7 @@
 """The attack table of a Linux kernel: code that runs in the kernel, and the expected results.
 
 The code stands in for what an attacker makes the kernel run; the host puts it into a page of the
-kernel's own text. It ends with a HLT, and has worked if it has changed a word in memory, or set
+kernel's own text. It ends with a HLT, and has worked if it has made a word in memory MARK, or set
 RBP to MARK. It is written for 64 bits, and is the same in 32: what isn't, by the words of the
 kernel's code or its paging mode, is in `crosswalk.emu.protect.kernel.guest_code`.
 """
@@ -146,7 +146,8 @@ class AttackFrames:
 class Code:
     """The program of an attack: `does` says in a few words what its assembly `source` does.
 
-    It wants the word at physical address `target` changed; None: RBP marked. What it `needs` is
+    It wants the word at physical address `target` to be the mark; None: RBP marked. Where the word
+    is written by the processor, it has to be changed alone (`marks` is false). What it `needs` is
     named as in `lacks`, and is what its source doesn't name.
     """
 
@@ -154,6 +155,15 @@ class Code:
     source: str
     target: int | None
     needs: tuple[str, ...] = ()
+    marks: bool = True
+
+    def works(self, words: GuestWords, before: int, after: int) -> bool:
+        """Return whether it did what it wants, by the target's eight bytes or RBP, and by before.
+
+        What is left there by anything else is no success: an address that leads where it led.
+        """
+        mask = (1 << words.bits) - 1
+        return before != after and (not self.marks or after & mask == words.mark)
 
 
 def lacking(code: Code, lacks: Mapping[str, str], named: Mapping[str, str] = _FIELDS) -> str:
@@ -178,7 +188,8 @@ def _attack(
     why: str = "",
     pinned: bool = True,
 ) -> Attack[Code]:
-    return Attack(name, Code(does, source, target, tuple(needs)), expected, why, pinned)
+    marks = not isinstance(expected, DeliveryRefused)  # An event's frame is the processor's.
+    return Attack(name, Code(does, source, target, tuple(needs), marks), expected, why, pinned)
 
 
 def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:

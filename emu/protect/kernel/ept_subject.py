@@ -69,11 +69,10 @@ class EptSubject:
     def run(self, attack: Attack[Code]) -> Result:
         """Run the code of an attack with interrupts off, and return its result."""
         host, frames, guest = self._host, self._frames, self._host.guest
-        target, memory = attack.program.target, self._host.memory
-        code = injected_code(attack, memory, frames)
+        code = injected_code(attack, host.memory, frames)
         for pa, data in planted(frames, code):
             guest.write(pa, data)
-        before = None if target is None else memory.word(target)
+        before = self._word(attack.program.target)
         exceptions = sum(1 << vector for vector in _ENDS)
         guest.vmx.set(
             {
@@ -89,13 +88,15 @@ class EptSubject:
             left = guest.run()
         guest.vmx.set({Field.EXCEPTION_BITMAP: 0})
         stopped = _stopped(host.refusal)
-        if target is None:
-            works = host.left.register(MARKED) == frames.words.mark
-        else:
-            works = memory.word(target) != before
-        if works:
+        if attack.program.works(frames.words, before, self._word(attack.program.target)):
             return NotStopped() if stopped is None else Other(f"works, then {stopped}")
         return stopped or Other(str(left))
+
+    def _word(self, target: int | None) -> int:
+        """Return the word of memory that an attack is about, or the register."""
+        if target is None:
+            return self._host.left.register(MARKED)
+        return int.from_bytes(self._host.memory.read(target, 8), "little")
 
 
 _ENDED = {ExitReason.HLT, ExitReason.VMCALL, ExitReason.EXCEPTION}

@@ -89,7 +89,7 @@ class KernelSubject:
     def run(self, attack: Attack[Code]) -> Result:
         """Run the code of an attack with interrupts off, and return its result."""
         protection, machine = self._protection, self._protection.machine
-        target = attack.program.target
+        program = attack.program
         for pa, data in self._plant(attack):
             machine.ram.write(pa, data)
         machine.engine.ctl_flush_tb()
@@ -97,18 +97,20 @@ class KernelSubject:
             self._enter_kernel()
             machine.cpu.rip = self._start
         machine.cpu.rflags = self._rflags & ~RFlags.IF
-        before = None if target is None else machine.ram.read(target, 8)
+        before = self._word(program.target)
         ended = machine.run(seconds=_SECONDS)
         machine.cpu.load()
         stopped = _stopped(ended, protection.refusal)
-        if target is None:
-            marked = machine.cpu.general(_MARKED) & (1 << self._words.bits) - 1
-            works = marked == self._words.mark
-        else:
-            works = machine.ram.read(target, 8) != before
-        if works:
+        if program.works(self._words, before, self._word(program.target)):
             return NotStopped() if stopped is None else Other(f"works, then {stopped}")
         return stopped or Other(ended.stop.value)
+
+    def _word(self, target: int | None) -> int:
+        """Return the eight bytes of memory that an attack is about, or the register."""
+        machine = self._protection.machine
+        if target is None:
+            return machine.cpu.general(_MARKED)
+        return int.from_bytes(machine.ram.read(target, 8), "little")
 
     def _enter_kernel(self) -> None:
         """Go to flat segments at privilege level 0, wherever the guest is."""

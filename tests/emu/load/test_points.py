@@ -38,6 +38,7 @@ def test_points_are_read_and_written_in_one_way(text, point):
         ("instructions:many", "'many' is no positive number"),
         ("instructions:²", "is no positive number"),
         ("instructions:9223372036854775808", "is no positive number"),
+        pytest.param("cr3:" + "1" * 5_000, "is no positive number", id="digits"),
         ("symbol:_text", "no symbols are known; --system-map FILE"),
     ],
 )

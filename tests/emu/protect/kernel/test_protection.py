@@ -303,7 +303,7 @@ def test_a_right_too_many_lets_the_store_through():
         ("mov ecx, 0xc0000080\nrdmsr\nand eax, -0x801\nwrmsr", "MSR", "clear EFER.NXE"),
         ("xor eax, eax\n.byte 0x0f, 0x01, 0xdb", "VMSAVE", "past nested paging"),
         ("lmsw ax", "CR0_WRITE", "isn't MOV"),
-        ("mov ecx, 0xc0000080\nrdmsr\n.byte 0x66\nwrmsr", "MSR", "isn't MOV or WRMSR"),
+        ("mov ecx, 0xc0000080\nrdmsr\n.byte 0x66\nwrmsr", "MSR", "isn't MOV, CLTS or WRMSR"),
     ],
 )
 def test_what_would_undo_protection_is_refused(then, name, detail):
@@ -323,6 +323,14 @@ def test_other_bits_of_control_registers_are_the_guests():
     assert read(x86.UC_X86_REG_CR0) & 2
     assert read(x86.UC_X86_REG_CR4) & 0x200
     assert read(x86.UC_X86_REG_R12) & 1
+
+
+def test_a_kernel_may_clear_ts_as_it_may_by_mov():
+    guest = Protected("mov rax, cr0\nor rax, 8\nmov cr0, rax\nclts\nmov r12, cr0")
+    assert None is guest.go_on()
+    assert {"CR0_WRITE": 2} == guest.protection.exits
+    read = guest.protection.machine.engine.reg_read
+    assert 0x8001_0011 == read(x86.UC_X86_REG_R12)
 
 
 def test_a_table_without_execution_takes_the_emulator_down():

@@ -37,6 +37,7 @@ from tests.emu.protect.kernel.tiny_kernel import (
     LEAVES,
     NAMES,
     PAGE,
+    RODATA,
     TABLES,
     TEXT,
     Protected,
@@ -166,7 +167,8 @@ def test_what_is_expected_depends_on_each_fact(table):
 
 def test_an_attack_that_is_stopped_after_it_has_worked_is_no_success():
     subject, frames = subject_of(Protected())
-    source = "mov rbx, DATA_IMAGE\nmov [rbx], rbx\nmov rbx, TEXT_ENTRY\nor qword ptr [rbx], 2\n"
+    source = "mov rax, MARK\nmov rbx, DATA_IMAGE\nmov [rbx], rax\nmov rbx, TEXT_ENTRY\n"
+    source += "or qword ptr [rbx], 2\n"
     source += "mov rbx, TEXT_DIRECT\ninvlpg [rbx]\nmov [rbx], rbx"
     result = run_attack(subject, Attack("late", Code("", source, frames.data), NotStopped()))
     assert Other(f"works, then {NestedFault(frames.text, 7)}") == result
@@ -176,6 +178,18 @@ def test_an_attack_that_does_nothing_ends_otherwise():
     subject, frames = subject_of(Protected())
     result = run_attack(subject, Attack("idle", Code("", "nop", frames.data), NotStopped()))
     assert isinstance(result, Other)
+
+
+def test_an_attack_that_leaves_something_else_there_has_not_worked():
+    """As one that reads an address which still leads where it led."""
+    guest = Protected()
+    guest.ram.words[RODATA // 8] = 5
+    subject, frames = subject_of(guest)
+    source = "mov rbx, RODATA_IMAGE\nmov rax, [rbx]\nmov rbx, RESULT_DIRECT\nmov [rbx], rax"
+    code = Code("", source, frames.result)
+    assert isinstance(run_attack(subject, Attack("swap", code, NotStopped())), Other)
+    code = replace(code, marks=False)
+    assert isinstance(run_attack(subject, Attack("swap", code, NotStopped())), NotStopped)
 
 
 def test_one_attack_that_cannot_be_built_is_one_row_and_ends_nothing(table):
