@@ -23,7 +23,8 @@ from crosswalk.emu.load.loader_tables import LoaderTables, TablesOf
 from crosswalk.emu.load.nested import NestedPaging, host_paging, nested_paging
 from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.load.user_mode import UserMode
-from crosswalk.emu.pc.pc import Ended, Machine, Stop
+from crosswalk.emu.pc.pc import Machine
+from crosswalk.emu.pc.results import Ended, Stop
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.corewriter import CoreState

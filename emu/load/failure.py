@@ -9,7 +9,8 @@ from crosswalk.emu.cpu.decoding import decoder
 from crosswalk.emu.cpu.delivery import vector_name
 from crosswalk.emu.load.code_names import CALLERS, CodeNames
 from crosswalk.emu.load.stack import stack_words
-from crosswalk.emu.pc.pc import Delivered, Ended, Machine, Stop
+from crosswalk.emu.pc.pc import Machine
+from crosswalk.emu.pc.results import Delivered, Ended, Stop
 from crosswalk.emu.pc.unanswered import Unanswered, unanswered_lines
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.formats.located_errors import printable

@@ -3,9 +3,6 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
-from typing import NamedTuple
 
 import unicorn
 from unicorn import x86_const as x86
@@ -16,7 +13,7 @@ from crosswalk.emu.cpu.cpu import Cpu, Guarded
 from crosswalk.emu.cpu.cpuid import answer_cpuid
 from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised
 from crosswalk.emu.cpu.engine import AMD_MODELS, MODEL, DirectHooks, open_engine, register_writer
-from crosswalk.emu.cpu.events import WITH_ERROR_CODE, Fault, NotEmulated
+from crosswalk.emu.cpu.events import Fault, NotEmulated
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT, exit_name
 from crosswalk.emu.cpu.svm.guest_mode import SVM_MODEL, interrupts_enabled
@@ -27,11 +24,12 @@ from crosswalk.emu.pc.board import Board, WayOut
 from crosswalk.emu.pc.clock import TSC_HZ
 from crosswalk.emu.pc.halting import halted_after, stands_behind_hlt
 from crosswalk.emu.pc.msrs import Msrs
+from crosswalk.emu.pc.results import Delivered, Ended, Stop
 from crosswalk.emu.pc.unanswered import Target, Unanswered
 from crosswalk.emu.pc.watchdog import Watchdog
 from crosswalk.walker.architecture import MSR, RFlags, Vector
 
-__all__ = ["Delivered", "Ended", "Machine", "Stop"]
+__all__ = ["Machine"]
 
 _KEPT_EVENTS = 16
 _PAGE_FAULT, _SOFTWARE = int(Vector.PF), Kind.SOFTWARE  # Looked up once: it takes its time.
@@ -44,56 +42,6 @@ _VERBS = {
 _USER = 3
 _TRAPS = (Vector.BP, Vector.OF)
 """Vectors that INT3 and INTO have, with which no system is called."""
-
-
-class Stop(Enum):
-    """The reason why a run ended."""
-
-    ASKED = "stopped on request"
-    IDLE = "idle"
-    HALTED = "halted for good: no interrupt can wake the CPU"
-    RESET = "the guest asked for a reset"
-    SHUTDOWN = "the CPU shut down"
-    STUCK = "the emulator can't go on"
-    TIMEOUT = "the time is up"
-    REFUSED = "the host refused to go on"
-    NOT_EMULATED = "the guest asked for what isn't emulated"
-    COUNTED = "as many instructions as asked for"
-    EXITED = "the guest exited"
-    OFF = "the guest switched the machine off"
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The end of a run: its reason, and a line of detail, or nothing.
-
-    `status` is that of a guest that exited by itself.
-    """
-
-    stop: Stop
-    detail: str = ""
-    status: int | None = None
-
-
-class Delivered(NamedTuple):
-    """A delivered event, and the RIP and privilege level at which it occurred.
-
-    `cr2` is the address of a page fault. `protected` says whether it was in protected mode, where
-    some exceptions push an error code: `error_code`, None for all others.
-    """
-
-    event: Event
-    rip: int
-    cpl: int
-    cr2: int | None
-    protected: bool
-
-    @property
-    def error_code(self) -> int | None:
-        """The error code that was pushed."""
-        event = self.event
-        pushed = self.protected and event.kind is Kind.EXCEPTION and event.vector in WITH_ERROR_CODE
-        return event.error_code if pushed else None
 
 
 class Machine:

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 from crosswalk.emu.cpu.delivery import mnemonic
 from crosswalk.emu.cpu.events import Kind
 from crosswalk.emu.load.failure import LastState
-from crosswalk.emu.pc.pc import Delivered, Stop
+from crosswalk.emu.pc.results import Delivered, Stop
 from crosswalk.emu.report.expectations import ExpectationsJson
 from crosswalk.walker.formats.documents import Count, Document, Hex32, Hex64
 

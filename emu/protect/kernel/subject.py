@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from crosswalk.emu.cpu.cpu import GENERAL
-from crosswalk.emu.pc.pc import Ended, Stop
+from crosswalk.emu.pc.results import Ended, Stop
 from crosswalk.emu.protect.attack import (
     Attack,
     Attacked,

@@ -6,7 +6,8 @@ from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import GENERAL, Segment
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.pc.pc import Machine, Stop
+from crosswalk.emu.pc.pc import Machine
+from crosswalk.emu.pc.results import Stop
 from crosswalk.guest.assembler import assemble
 from crosswalk.walker.architecture import RFlags
 

@@ -9,7 +9,7 @@ from unicorn import x86_const as x86
 from crosswalk.emu.cpu.control_writes import writable
 from crosswalk.emu.cpu.engine import MODEL
 from crosswalk.emu.cpu.svm.guest_mode import SVM_MODEL
-from crosswalk.emu.pc.pc import Stop
+from crosswalk.emu.pc.results import Stop
 from crosswalk.walker.architecture import CR0, CR4, EFER
 from tests.emu.cpu.legacy_machine import CODE as CODE_32
 from tests.emu.cpu.legacy_machine import CODE0 as CODE0_32

@@ -17,7 +17,7 @@ from crosswalk.emu.cpu.delivery import (
     vector_name,
 )
 from crosswalk.emu.cpu.events import combined
-from crosswalk.emu.pc.pc import Stop
+from crosswalk.emu.pc.results import Stop
 from crosswalk.walker.architecture import RFlags
 from tests.emu.cpu.machine import (
     CODE,

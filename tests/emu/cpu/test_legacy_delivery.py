@@ -12,7 +12,7 @@ from unicorn import x86_const as x86
 from crosswalk.emu.cpu.delivery import Event, Kind, deliver
 from crosswalk.emu.cpu.descriptors import Segment
 from crosswalk.emu.cpu.events import NotEmulated
-from crosswalk.emu.pc.pc import Stop
+from crosswalk.emu.pc.results import Stop
 from crosswalk.walker.architecture import RFlags
 from tests.emu.cpu.legacy_machine import (
     CODE,

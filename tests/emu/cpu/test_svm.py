@@ -8,7 +8,8 @@ from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.cpu.svm.host import HOST_MODEL, Host
 from crosswalk.emu.load.linux.loader import enter_kernel
-from crosswalk.emu.pc.pc import Machine, Stop
+from crosswalk.emu.pc.pc import Machine
+from crosswalk.emu.pc.results import Stop
 from crosswalk.walker.errors import BadInput
 
 CODE, FRAMES = 0x20_0000, 0x4000

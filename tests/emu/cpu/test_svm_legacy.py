@@ -6,7 +6,7 @@ from crosswalk.emu.cpu.cpu import core_state
 from crosswalk.emu.cpu.engine import attach
 from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.host import HOST_MODEL, Host
-from crosswalk.emu.pc.pc import Stop
+from crosswalk.emu.pc.results import Stop
 from tests.emu.cpu.legacy_machine import DIRECTORY, PAGING, ROOT, TABLE, UNMAPPED, Legacy
 
 VMMCALL = ".byte 0x0f, 1, 0xd9\n"

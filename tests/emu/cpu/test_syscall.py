@@ -3,7 +3,7 @@
 import pytest
 from unicorn import x86_const as x86
 
-from crosswalk.emu.pc.pc import Stop
+from crosswalk.emu.pc.results import Stop
 from crosswalk.walker.architecture import RFlags
 from tests.emu.cpu.machine import CODE, CODE0, CODE3, DATA0, DATA3, USER, USER_STACK
 

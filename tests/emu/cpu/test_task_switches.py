@@ -9,7 +9,7 @@ import pytest
 
 from crosswalk.emu.cpu.delivery import Event, Kind, deliver
 from crosswalk.emu.cpu.events import NotEmulated
-from crosswalk.emu.pc.pc import Stop
+from crosswalk.emu.pc.results import Stop
 from crosswalk.walker.architecture import RFlags
 from tests.emu.cpu.legacy_machine import (
     CODE,

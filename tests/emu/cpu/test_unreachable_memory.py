@@ -3,7 +3,7 @@
 import pytest
 from unicorn import x86_const as x86
 
-from crosswalk.emu.pc.pc import Stop
+from crosswalk.emu.pc.results import Stop
 from tests.emu.cpu.machine import READ_ONLY, UNMAPPED, Bare
 
 CR2 = 0x1234

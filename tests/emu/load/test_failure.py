@@ -12,7 +12,7 @@ from crosswalk.emu.load.failure import GuestFailure, state_lines
 from crosswalk.emu.load.formats import open_image
 from crosswalk.emu.load.image import GuestImage
 from crosswalk.emu.load.points import parse_point
-from crosswalk.emu.pc.pc import Delivered, Stop
+from crosswalk.emu.pc.results import Delivered, Stop
 from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.architecture import Vector
 from crosswalk.walker.symbols.spans import Span, SpanKind, Spans

@@ -7,7 +7,8 @@ from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.guest_mode import SVM_MODEL
 from crosswalk.emu.load.formats import open_image
 from crosswalk.emu.monitor.svm import SvmExit, Vmcb
-from crosswalk.emu.pc.pc import Machine, Stop
+from crosswalk.emu.pc.pc import Machine
+from crosswalk.emu.pc.results import Stop
 from crosswalk.guest.monitor.commands import REGISTERS, Op, Status, decoded
 from crosswalk.guest.monitor.image import size_of
 from tests.emu.load.monitor_guest import BASE, CODE, DATA, NESTED, ROOM, commands_for, image_of

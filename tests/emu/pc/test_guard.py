@@ -1,7 +1,7 @@
 """The guard of a CPU, which stands before what a delivery reads and writes."""
 
 from crosswalk.emu.cpu.cpu import Guarded
-from crosswalk.emu.pc.pc import Stop
+from crosswalk.emu.pc.results import Stop
 from tests.emu.cpu.machine import CODE, CODE0, GDT, IDT, STACK
 
 

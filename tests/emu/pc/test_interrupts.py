@@ -2,7 +2,7 @@
 
 import pytest
 
-from crosswalk.emu.pc.pc import Stop
+from crosswalk.emu.pc.results import Stop
 from tests.emu.cpu.assembly import EOI, PIC_UP
 from tests.emu.cpu.machine import CODE, ROOT, UNMAPPED, Bare
 

@@ -5,7 +5,7 @@ from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.engine import MODEL, open_engine
 from crosswalk.emu.pc.msrs import KNOWN_MSRS
-from crosswalk.emu.pc.pc import Stop
+from crosswalk.emu.pc.results import Stop
 from crosswalk.emu.pc.unanswered import Asked, Question, Target
 from tests.emu.cpu.machine import CODE
 

@@ -8,7 +8,8 @@ from crosswalk.emu.cpu import counting
 from crosswalk.emu.cpu.cpuid import answer_cpuid
 from crosswalk.emu.cpu.engine import open_engine
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.pc.pc import Machine, Stop
+from crosswalk.emu.pc.pc import Machine
+from crosswalk.emu.pc.results import Stop
 from crosswalk.emu.pc.unanswered import Asked, Question, Target
 from crosswalk.walker.errors import CrosswalkError
 from tests.emu.cpu.assembly import EOI, PIC_UP

@@ -11,7 +11,7 @@ from crosswalk.emu.cpu.events import Kind
 from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.guest_mode import guest_mode, interrupts_enabled
 from crosswalk.emu.cpu.svm.vmcb import VMCB_FIELDS, General
-from crosswalk.emu.pc.pc import Stop
+from crosswalk.emu.pc.results import Stop
 from crosswalk.walker.architecture import EFER, MSR, Vector
 from tests.emu.cpu.assembly import PIC_UP
 from tests.emu.cpu.svm.own_host import (
