@@ -156,7 +156,8 @@ class FrameTables(NestedTables):
 
     def withhold(self, frame: int, permission: int) -> None:
         """Take `permission` from what a frame, by number, is granted."""
-        self._grant_one(frame, int(self.granted[frame]) & ~permission)
+        # A flag's own complement has the bits of its class alone: of a Permission, no Use.
+        self._grant_one(frame, int(self.granted[frame]) & ~int(permission))
 
     def afresh(self, permissions: Permissions) -> "FrameTables":
         """Return tables at the same place, in memory of their own, that grant these permissions."""

@@ -390,7 +390,8 @@ class GuestHypervisor:
         That would take it only where no exit comes first, and keeps it for the host otherwise.
         """
         word = vmcb["interrupts"]
-        vmcb["interrupts"] = word & ~Interrupts.V_IRQ
+        # A flag's own complement has no bits above those that have a name: the vector's.
+        vmcb["interrupts"] = word & ~int(Interrupts.V_IRQ)
         return word >> _V_VECTOR & 0xFF if word & Interrupts.V_IRQ else None
 
     @staticmethod

@@ -48,9 +48,9 @@ class Enforcement(ABC):
 
     `followed` are the frames that were granted writing since, `withdrawn` those that lost it since,
     each as it is now; `lost` counts all losses. `user_code` are those that users were granted
-    execution of. `patched` are the numbers of sealed frames that were opened, `loaded` those of
-    others; `open` are those that are open now. `flushes` counts what dropped translations,
-    `late` the frames that lost writing at another moment.
+    execution of, and that weren't sealed since. `patched` are the numbers of sealed frames that
+    were opened, `loaded` those of others; `open` are those that are open now. `flushes` counts what
+    dropped translations, `late` the frames that lost writing at another moment.
     """
 
     rights: RightsFollower
@@ -183,8 +183,15 @@ class Enforcement(ABC):
         self.flush()
 
     def seal(self, frames: Bools) -> None:
-        """Seal those of these frames, which lost writing, that are to be; see `to_seal`."""
+        """Seal those of these frames, which lost writing, that are to be; see `to_seal`.
+
+        What users were granted execution of, when it was theirs, isn't theirs any more.
+        """
+        before = self.later.frames.copy()
         self.later.add(self.rights, frames & ~self.grants.sealed)
+        for frame in np.flatnonzero(self.later.frames & ~before & self.user_code).tolist():
+            self.user_code[frame] = False
+            self.nested.withhold(frame, executes(self.kind) & ~int(self.due[frame]))
 
     @property
     def writable(self) -> Bools:
@@ -210,7 +217,7 @@ class Enforcement(ABC):
         """Handle a nested fault at a frame of RAM: grant what the rules do; return the rule."""
         sealed, text = bool(self.grants.sealed[frame]), bool(self.grants.text[frame])
         freed, later = False, not sealed
-        if later and (write or self.state.cpl == 0):
+        if later and (write or self.state.cpl == 0 or self.later.frames[frame]):
             self.follow()
             freed = self.released(frame)
             sealed, text = bool(self.later.frames[frame]), bool(self.later.code[frame])

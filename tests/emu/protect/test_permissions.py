@@ -135,6 +135,13 @@ def test_collective_permissions_keep_who_executes_where_a_table_can():
     assert {TableKind.NPT: [5, 5], TableKind.EPT: [5, 5], TableKind.EPT_MBEC: [5, 9]} == found
 
 
+def test_a_right_is_withheld_alone_whichever_class_names_it():
+    """The complement of a `Permission` has no bit for execution by users."""
+    tables = FrameTables(np.zeros(16 * 512, np.uint64), START, FRAMES, kind=TableKind.EPT_MBEC)
+    tables.withhold(3, WRITE)
+    assert (0b1101, 0b1111) == tuple(tables.read_back()[3:5])
+
+
 def test_tables_built_afresh_are_of_the_same_kind_and_place():
     words = np.zeros(16 * 512, np.uint64)
     tables = FrameTables(words, START, FRAMES, kind=TableKind.EPT_MBEC, offset=1 << 28)

@@ -9,6 +9,7 @@ import pytest
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.protect.kernel.enforcement import Enforcement
+from crosswalk.emu.protect.kernel.facts import GuestState
 from crosswalk.emu.protect.kernel.guestwalk import (
     Leaf,
     entries_of,
@@ -18,11 +19,13 @@ from crosswalk.emu.protect.kernel.guestwalk import (
     lower_leaves,
 )
 from crosswalk.emu.protect.kernel.rights import RightsFollower
+from crosswalk.emu.protect.kernel.rules import Cause
 from crosswalk.emu.protect.permissions import FrameTables
 from crosswalk.walker.context import Vendor
 from crosswalk.walker.mappings import mappings
 from crosswalk.walker.memory import Segments
 from crosswalk.walker.protection.pagelist import Permission
+from crosswalk.walker.protection.policy import TableKind, Use
 from crosswalk.walker.rights import Rights
 from tests.tables import KIB4, MIB2, MIB4, MODES, OPEN, PS, RW, US, XD, A, D, P, PageTables, context
 
@@ -298,6 +301,60 @@ def begun(mode, *sections):
     host = type("Host", (Enforcement,), dict.fromkeys(Enforcement.__abstractmethods__))
     nested = FrameTables(np.zeros(16 * 512, np.uint64), 0x4000_0000, RAM // KIB4)
     return host(Segments([(0, ram.bytes)]), kernel, nested).begin(paging(tables))
+
+
+LATER, LATER_AT, LATER_USER = 0x30_0000, KERNEL[4] + 4 * KIB4, USER + 8 * KIB4
+
+
+def host_of(flags):
+    """A host under EPT, of a guest that executes as a user what the kernel maps by these flags."""
+    tables = built(4).map(LATER_AT, LATER, flags).map(LATER_USER, LATER, P | US)
+    ram = Ram(0, RAM)
+    for pa, word in tables.words.items():
+        ram.words[pa // 8] = word
+    state = GuestState(general=(0,) * 16, rip=LATER_USER, cpl=3, rflags=2, context=paging(tables))
+    kernel = KernelImage(segments=((DATA, b"", 3 * KIB4),), entry=CODE)
+    members = dict.fromkeys(Enforcement.__abstractmethods__, lambda _: None)
+    members |= {"state": state, "context": state.context}
+    nested = FrameTables(
+        np.zeros(16 * 512, np.uint64), 0x4000_0000, RAM // KIB4, kind=TableKind.EPT_MBEC
+    )
+    host = type("Host", (Enforcement,), members)(Segments([(0, ram.bytes)]), kernel, nested)
+    put(ram, tables.entry_pa(LATER_USER), 0, 8)  # The process comes later.
+    nested.grant(host.begin(state.context).permissions)
+    put(ram, tables.entry_pa(LATER_USER), LATER | P | US, 8)
+
+    def change(entry):
+        put(ram, tables.entry_pa(LATER_AT), entry, 8)
+        host.flushed()
+
+    return host, change
+
+
+def fetched(host):
+    """The rule for a user's fetch, where all that is granted is due."""
+    cause = host.decide(LATER // KIB4, write=False, fetch=True)
+    assert (host.due == host.nested.read_back()).all()
+    return cause
+
+
+def test_what_is_sealed_outside_the_image_is_no_process_s_code_until_it_is_freed():
+    host, change = host_of(P)
+    assert host.later.frames[LATER // KIB4]
+    assert Cause.REFUSED is fetched(host)
+    change(0)
+    assert Cause.PROCESS_CODE is fetched(host)
+    assert (1, False) == (host.later.released, host.later.frames[LATER // KIB4])
+
+
+def test_a_process_s_code_that_is_sealed_later_is_not_a_user_s_any_more():
+    host, change = host_of(P | RW | XD)
+    assert Cause.PROCESS_CODE is fetched(host)
+    assert host.nested.granted[LATER // KIB4] & Use.USER_EXECUTE
+    change(LATER | P)
+    assert host.later.frames[LATER // KIB4]
+    assert not host.nested.granted[LATER // KIB4] & Use.USER_EXECUTE
+    assert Cause.REFUSED is fetched(host)
 
 
 @legacy
