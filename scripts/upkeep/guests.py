@@ -182,7 +182,10 @@ def _checked(guest: RowGuest, file: Path, program: Path) -> tuple[dict[str, Any]
         raise Missing(_last(done.stderr))
     found = re.search(rf"^{re.escape(str(file))}: ([\w-]+)", done.stderr, re.MULTILINE)
     document: dict[str, Any] = json.loads(done.stdout)
-    if "failure" in document:
+    points = document["points"]
+    shown = "failure" not in document and all(each["probes"] for each in points)
+    # What diverges is a row, that says so.
+    if not shown or (done.returncode == 1 and not any(each["divergences"] for each in points)):
         raise Missing(document["verdict"])
     return document, found[1] if found else "?"
 

@@ -256,6 +256,8 @@ def protected(found: Found, kernel: Path, crosswalk: Sequence[str] = CROSSWALK) 
         ),
     )
     broken = [f"protect: {each['text']}" for each in answer["checks"] if not each["holds"]]
+    if not made:
+        broken.append("protect: no attack was made")
     if ran.returncode and not broken:
         broken = [f"protect: {_last(ran)}"]
     return _with(found, failures=(*found.failures, *broken))

@@ -10,6 +10,7 @@ from scripts.upkeep import guests
 from scripts.upkeep.guest_rows import GUESTS, RowGuest
 from scripts.upkeep.guests import PAGE, Missing, Row, main, row_of, row_text, with_rows
 from scripts.upkeep.qemu_boots import QemuBoot, boot_seconds, find_qemu
+from tests.scripts.programs import program
 
 ROW = Row(
     name="xen",
@@ -118,6 +119,21 @@ def test_a_guest_that_is_missing_fails_the_table(without_qemu, monkeypatch, caps
     assert "" == out
     assert f"{guest.name}: " in err
     assert said in err
+
+
+@pytest.mark.parametrize(
+    ("point", "status"),
+    [({"probes": 0, "divergences": 0}, 2), ({"probes": 9, "divergences": 0}, 1)],
+    ids=["nothing that was checked", "a guest that exits with another code than 0"],
+)
+def test_a_guest_that_shows_nothing_fails_the_table(
+    without_qemu, monkeypatch, tmp_path, capsys, point, status
+):
+    answer = json.dumps({"points": [point], "verdict": "what it says"})
+    answers = program(tmp_path / "python", f"echo '{answer}'\nexit {status}")
+    monkeypatch.setattr(guests.sys, "executable", str(answers))
+    assert 1 == main(["sample"])
+    assert "sample: what it says" in capsys.readouterr().err
 
 
 def test_a_guest_that_is_another_one_each_time_fails_the_table(without_qemu, monkeypatch):

@@ -147,6 +147,14 @@ def test_protection_counts_the_attacks_that_were_made(tmp_path, holds):
     assert (() if holds else ("protect: a rule",)) == found.failures
 
 
+def test_protection_without_an_attack_shows_nothing_and_fails(tmp_path):
+    attacks = [attack(not_built="KASLR?", unprotected=None)]
+    answer = json.dumps({"attacks": attacks, "checks": [{"text": "a rule", "holds": True}]})
+    command = (str(program(tmp_path / "crosswalk", f"echo '{answer}'")),)
+    found = linux_matrix.protected(Found("a/b"), tmp_path / "k", command)
+    assert ("protect: no attack was made",) == found.failures
+
+
 def test_a_kernel_that_cannot_be_fetched_fails_the_matrix_and_is_named(
     tmp_path, monkeypatch, capsys
 ):
