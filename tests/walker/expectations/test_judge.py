@@ -259,7 +259,7 @@ def test_the_first_ranges_are_named_and_all_on_request():
 
 
 def test_so_many_mappings_are_listed_and_no_more(monkeypatch):
-    monkeypatch.setattr(judgement, "_FEW", 2)
+    monkeypatch.setattr(judgement, "_FEW", 4)
     monkeypatch.setattr(judgement, "_MANY", 3)
     tables = kernel()
     for at in range(4):
@@ -350,6 +350,11 @@ def test_entries_are_counted_and_where_no_table_is_in_memory_nothing_is_said():
     assert (UNSAID, "no table is in memory") == (found.outcome, found.reason)
 
 
+def test_reserved_bits_are_broken_in_a_memory_that_lacks_some():
+    tables = kernel().change(TEXT, add=1 << 51)
+    assert BROKEN == verdict(tables, "no reserved bits", complete=False).outcome
+
+
 def test_the_first_entries_are_named_and_all_on_request():
     tables = kernel()
     for at in range(6):
@@ -389,6 +394,18 @@ def test_of_many_frames_the_mappings_of_the_first_are_looked_up(monkeypatch):
     assert (True, False) == (len(every.evidence) > 2, every.more)
     # The large page is named once.
     assert 1 == [each.range.va for each in every.evidence].count(EMPTY)
+
+
+def test_of_one_frames_mappings_the_first_are_folded_and_all_on_request(monkeypatch):
+    tables = kernel()
+    for at in range(6):
+        tables.map(EMPTY + at * KIB4, TEXT_PA, P | A | RW | XD, upper=UPPER)
+    monkeypatch.setattr(judgement, "_FEW", 4)
+    text = "frames of .text never writable"
+    few, every = (verdict(tables, text, every=each).evidence for each in (False, True))
+    assert [(EMPTY, 4), (EMPTY, 6)] == [
+        (found[0].range.va, found[0].range.count) for found in (few, every)
+    ]
 
 
 def test_one_frame_of_a_large_page_is_told_from_the_others():
