@@ -18,7 +18,7 @@ from crosswalk.emu.protect.kernel.guestwalk import (
     find_user_root,
     lower_leaves,
 )
-from crosswalk.emu.protect.kernel.rights import RightsFollower
+from crosswalk.emu.protect.kernel.rights import RightsFollower, image_frames, section_frames
 from crosswalk.emu.protect.kernel.rules import Cause
 from crosswalk.emu.protect.permissions import FrameTables
 from crosswalk.walker.context import Vendor
@@ -383,3 +383,42 @@ def test_without_nx_all_that_is_mapped_is_executable():
     assert not rights.initial[DATA // KIB4] & EXECUTE
     rights, _ = follower(built("32-bit"))
     assert rights.initial[DATA // KIB4] & EXECUTE
+
+
+@each_mode
+def test_a_page_that_is_mapped_elsewhere_or_by_a_table_takes_writing_from_where_it_was(mode):
+    tables, base = built(mode), KERNEL[mode]
+    size, large = MODES[mode].entry_size, tables.entry_pa(base + MIB4, 2)
+    rights, ram = follower(tables)
+    put(ram, tables.entry_pa(base), RODATA | P | RW, size)
+    assert rights.narrowed()
+    own = rights.update()
+    assert [0, WRITE] == [own[pa // KIB4] & WRITE for pa in (DATA, RODATA)]
+    # The frame that the large page began with is a table now, an empty one.
+    put(ram, large, MIB4 | P | RW, size)
+    assert rights.narrowed()
+    assert not rights.update()[MIB4 // KIB4] & WRITE
+    assert (2, 0) == (rights.steps, rights.differing)
+
+
+@each_mode
+def test_a_frame_is_where_its_own_pages_are(mode):
+    """The page in front of it lies in front of other memory elsewhere."""
+    base = KERNEL[mode]
+    rights, _ = follower(built(mode).map(base + 8 * KIB4, RODATA, P))
+    among = np.zeros(RAM // KIB4, np.bool_)
+    among[[RODATA // KIB4, MIB4 // KIB4 + 7]] = True
+    assert {
+        RODATA // KIB4: (base + 8 * KIB4,),
+        MIB4 // KIB4 + 7: (base + MIB4 + 7 * KIB4,),
+    } == rights.places(among)
+
+
+def test_a_section_has_the_frames_that_it_fills_and_an_image_those_that_it_touches():
+    kernel = KernelImage(
+        segments=((0x20_0800, b"", 0x1900),),
+        entry=0x20_0800,
+        sections=((".data", 0x20_0800, 0x1900), (".bss", 0x20_2800, 0x1000)),
+    )
+    assert [0x201] == np.flatnonzero(section_frames(kernel, [".data", ".bss"], 0x300)).tolist()
+    assert [0x200, 0x201, 0x202] == np.flatnonzero(image_frames(kernel, 0x300)).tolist()
