@@ -162,6 +162,10 @@ class Cpu:
         """Whether an interrupt would be taken now: IF is set, and no STI or MOV SS shadows it."""
         return bool(self.rflags & RFlags.IF and not self._mode & _SHADOW)
 
+    def end_shadow(self) -> None:
+        """End the shadow of an STI or a MOV SS: the instruction in it is completed."""
+        self._longs[self._mode_at] = self._mode & ~_SHADOW
+
     @property
     def cr0(self) -> int:
         """CR0, as it was taken over."""

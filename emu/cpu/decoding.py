@@ -3,11 +3,12 @@
 import functools
 
 import capstone
+from capstone import x86_const as instructions
 
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu
 from crosswalk.emu.cpu.events import NotEmulated
 
-__all__ = ["decoder", "instruction_at", "register_number"]
+__all__ = ["decoder", "instruction_at", "length_of_store", "register_number"]
 
 _LONGEST = 15
 _MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
@@ -26,6 +27,22 @@ def instruction_at(cpu: Cpu) -> capstone.CsInsn:
     Raises `NotEmulated` where the CPU can't read it, or it isn't known.
     """
     return _decoded(cpu.code_ahead(_LONGEST), cpu.bits)
+
+
+def length_of_store(cpu: Cpu, size: int) -> int:
+    """Return the length of the instruction at RIP if all that it does is to store `size` bytes.
+
+    0 for others, and where the CPU, whose state is loaded, can't read it, or it isn't known.
+    """
+    try:
+        found = instruction_at(cpu)
+    except NotEmulated:
+        return 0
+    if found.id != instructions.X86_INS_MOV:
+        return 0
+    to = found.operands[0]
+    stored = to.type == instructions.X86_OP_MEM and int(to.size) == size
+    return int(found.size) if stored else 0
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Instructions at which the host gets control: writes of control registers, of MSRs, and others.
+"""Instructions at which the host gets control: accesses to control registers, MSRs, and others.
 
 Unicorn has no hook for them. But each CPU model has SVM's intercepts, which are looked at where the
 CPU's state says that a guest runs: told so, without a VMRUN, it goes on as before, at no cost, and
@@ -47,14 +47,20 @@ class Intercepts:
         self._memory = Ram(NO_GUEST, _SPAN)
         attach(cpu.engine, self._memory, unicorn.UC_PROT_READ)
         self._memory.write(NO_GUEST + VMCB_FIELDS["msr_map"][0], struct.pack("<Q", _MSR_MAP))
+        self._cr_reads: set[int] = set()
         self._cr_writes: set[int] = set()
         self._general = _NOTHING
         self._begun = False
 
     def intercept(
-        self, *, cr_writes: frozenset[int] = frozenset(), general: General = _NOTHING
+        self,
+        *,
+        cr_reads: frozenset[int] = frozenset(),
+        cr_writes: frozenset[int] = frozenset(),
+        general: General = _NOTHING,
     ) -> None:
-        """Intercept writes of these control registers, and these of `General`, as well."""
+        """Intercept accesses to these control registers, and these of `General`, as well."""
+        self._cr_reads |= cr_reads
         self._cr_writes |= cr_writes
         self._general |= general
         self.renew()
@@ -97,8 +103,11 @@ class Intercepts:
             return
         self._cpu.load()
         if guest_mode(self._cpu) is None:
-            writes = sum(1 << number for number in self._cr_writes)
-            set_intercepts(self._cpu, cr_writes=writes, general=self._general)
+            reads, writes = (
+                sum(1 << number for number in numbers)
+                for numbers in (self._cr_reads, self._cr_writes)
+            )
+            set_intercepts(self._cpu, cr_reads=reads, cr_writes=writes, general=self._general)
             self._cpu.store()
 
     def end(self) -> None:
@@ -106,7 +115,7 @@ class Intercepts:
         self._begun = False
         self._cpu.load()
         if guest_mode(self._cpu) is None:
-            set_intercepts(self._cpu, cr_writes=0, general=0)
+            set_intercepts(self._cpu, cr_reads=0, cr_writes=0, general=0)
             self._cpu.store()
 
     @contextmanager

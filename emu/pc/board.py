@@ -163,6 +163,16 @@ class Board:
         self._decide()
 
     @property
+    def task_priority(self) -> int:
+        """The local APIC's task priority."""
+        return self._lapic.task_priority
+
+    @task_priority.setter
+    def task_priority(self, value: int) -> None:
+        self._lapic.task_priority = value
+        self._decide()
+
+    @property
     def nmi(self) -> bool:
         """Whether an NMI waits for the CPU."""
         return self._lapic.nmi
@@ -197,6 +207,10 @@ class Board:
         if event is not None:
             self.clock.wait(event)
             self._look_at_timers()
+
+    def is_device(self, pa: int) -> bool:
+        """Return whether a device has its registers at this physical address."""
+        return self._device_at(pa) is not None
 
     def read_memory(self, pa: int, size: int) -> int | None:
         """Return `size` bytes of a device's registers; None where no device is."""

@@ -2,8 +2,7 @@
 
 Source: Intel SDM vol. 3A, "Local APIC", "Local Vector Table", "APIC Timer", "Handling Interrupts",
 "Interrupt Command Register (ICR)", "Spurious Interrupt". One processor, in xAPIC mode: no x2APIC,
-no deadline of the time-stamp counter. SMI, INIT and start-up messages do nothing; CR8 isn't the
-task priority here.
+no deadline of the time-stamp counter. SMI, INIT and start-up messages do nothing.
 """
 
 from collections.abc import Callable
@@ -56,7 +55,8 @@ class LocalApic:
 
     It is as a PC's firmware leaves it: enabled, with the 8259s' interrupts passed through LINT0.
     `ended` is called with the vector of a level-triggered interrupt whose handler has ended. `nmi`
-    says whether an NMI waits for the CPU; who delivers it clears it.
+    says whether an NMI waits for the CPU; who delivers it clears it. `task_priority` is the TPR, of
+    which CR8 is the upper four bits.
     """
 
     def __init__(self, clock: Clock, ended: Callable[[int], None]) -> None:
@@ -75,7 +75,7 @@ class LocalApic:
             _INITIAL: 0,
             _DIVIDE: 0,
         }
-        self._priority = 0
+        self.task_priority = 0
         self._requests = self._in_service = self._level = 0
         self._errors = self._shown_errors = 0
         self._begun = 0
@@ -157,7 +157,7 @@ class LocalApic:
         if offset == _EOI:
             self._end_of_interrupt()
         elif offset == _TPR:
-            self._priority = value & 0xFF
+            self.task_priority = value & 0xFF
         elif offset == _ESR:
             self._shown_errors, self._errors = self._errors, 0
         elif offset == _DFR:
@@ -178,7 +178,7 @@ class LocalApic:
                 return bits >> 2 * (at - first) & 0xFFFF_FFFF
         special = {
             _VERSION: LAPIC_VERSION | len(_VECTORS) - 1 << 16,
-            _TPR: self._priority,
+            _TPR: self.task_priority,
             _PPR: self._processor_priority,
             _APR: self._processor_priority,
             _ESR: self._shown_errors,
@@ -205,7 +205,7 @@ class LocalApic:
     @property
     def _processor_priority(self) -> int:
         served = max(self._in_service.bit_length() - 1, 0)
-        return self._priority if self._priority >> 4 >= served >> 4 else served & 0xF0
+        return self.task_priority if self.task_priority >> 4 >= served >> 4 else served & 0xF0
 
     @property
     def _period(self) -> int:

@@ -11,6 +11,7 @@ from crosswalk.emu.cpu.control_writes import ControlWrites
 from crosswalk.emu.cpu.counting import Cr3Loads, ended_by_bound, instructions_begun
 from crosswalk.emu.cpu.cpu import Cpu, Guarded
 from crosswalk.emu.cpu.cpuid import answer_cpuid
+from crosswalk.emu.cpu.decoding import length_of_store
 from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised
 from crosswalk.emu.cpu.engine import AMD_MODELS, MODEL, DirectHooks, open_engine, register_writer
 from crosswalk.emu.cpu.events import Fault, NotEmulated
@@ -25,6 +26,7 @@ from crosswalk.emu.pc.clock import TSC_HZ
 from crosswalk.emu.pc.halting import halted_after, stands_behind_hlt
 from crosswalk.emu.pc.msrs import Msrs
 from crosswalk.emu.pc.results import Delivered, Ended, Stop
+from crosswalk.emu.pc.task_priority import TaskPriority
 from crosswalk.emu.pc.unanswered import Target, Unanswered
 from crosswalk.emu.pc.watchdog import Watchdog
 from crosswalk.walker.architecture import MSR, RFlags, Vector
@@ -104,10 +106,13 @@ class Machine:
         )
         self._deferred: deque[Callable[[], None]] = deque()
         self._running = False
+        # Whether the next store to a device is left to the CPU: see `_store`.
+        self._passing = False
         self._control = ControlWrites(self.cpu, model)
         self.intercepts = self._control.intercepts
         self.intercepting = True
         self._msrs = Msrs(self.cpu, self.intercepts, self._board, self._asked_msr)
+        self._task_priority = TaskPriority(self.cpu, self.intercepts, self._board)
         self.hypervisor = (
             GuestHypervisor(self.cpu, ram, self._interrupt) if model == SVM_MODEL else None
         )
@@ -197,7 +202,7 @@ class Machine:
         except unicorn.UcError as error:
             self._end(Ended(Stop.STUCK, str(error)))
         finally:
-            self._running = False
+            self._running = self._passing = False
             self.intercepts.end()
         self._hooks.raise_error()
         return instructions_begun(self.engine, count) if count else 0
@@ -378,8 +383,30 @@ class Machine:
     ) -> None:
         if self._gives_way():
             return
-        if not self._board.write_memory(start + offset, size, value):
-            self._note(Target.MEMORY, start + offset, size, write=True)
+        pa = start + offset
+        interruptible = self._running and not self._passing and self._wants_interrupts()
+        if interruptible and self._board.is_device(pa):
+            self._interrupt(lambda: self._store(pa, size, value))
+        else:
+            self._write_device(pa, size, value)
+
+    def _write_device(self, pa: int, size: int, value: int) -> None:
+        if not self._board.write_memory(pa, size, value):
+            self._note(Target.MEMORY, pa, size, write=True)
+
+    def _store(self, pa: int, size: int, value: int) -> None:
+        """Do the store to a device before which the run was ended, so that it ends behind it.
+
+        Only a MOV is all done then; another instruction is left to the CPU.
+        """
+        self.cpu.load()
+        length = length_of_store(self.cpu, size)
+        self._passing = not length
+        if length:
+            self._write_device(pa, size, value)
+            self.cpu.skip(length)
+            self.cpu.end_shadow()
+            self.cpu.store()
 
     def _gives_way(self) -> bool:
         """Let an access to a device's memory take its time; return whether an interrupt is first.
@@ -480,7 +507,9 @@ class Machine:
 
     def _on_intercept(self, code: int) -> None:
         try:
-            known = self._control.carry_out(code) or self._msrs.carry_out(code)
+            known = any(
+                each.carry_out(code) for each in (self._control, self._msrs, self._task_priority)
+            )
         except Fault as fault:
             self._deliver(fault.event)
         except NotEmulated as missing:

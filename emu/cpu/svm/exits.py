@@ -18,9 +18,11 @@ _REGISTERS = ((0x00, "CR{}_READ"), (0x10, "CR{}_WRITE"), (0x20, "DR{}_READ"), (0
 class ExitCode(IntEnum):
     """Codes that have a name of their own; 0x40 + n is the exception of vector n."""
 
+    CR8_READ = 0x08
     CR0_WRITE = 0x10
     CR3_WRITE = 0x13
     CR4_WRITE = 0x14
+    CR8_WRITE = 0x18
     UD = 0x46
     GP = 0x4D
     PF = 0x4E

@@ -128,17 +128,17 @@ def leave_guest_mode(cpu: Cpu) -> None:
     cpu.patch(held + 8, bytes(_HELD.size - 8))
 
 
-def set_intercepts(cpu: Cpu, *, cr_writes: int, general: int) -> None:
+def set_intercepts(cpu: Cpu, *, cr_reads: int, cr_writes: int, general: int) -> None:
     """Have the loaded state of `cpu` intercept instructions though no guest runs.
 
-    Writes to control registers, as a mask by their numbers, and what `General` lists; MSRs by the
-    map that the VMCB at `NO_GUEST` names. With neither, the state is as it was without.
+    Reads and writes of control registers, as masks by their numbers, and what `General` lists; MSRs
+    by the map that the VMCB at `NO_GUEST` names. With none, the state is as it was without.
     """
     flags, more = _flags(cpu.snapshot())
-    flags = flags | _GUEST if cr_writes or general else flags & ~_GUEST
+    flags = flags | _GUEST if cr_reads or cr_writes or general else flags & ~_GUEST
     cpu.patch(4 * state_layout().mode, struct.pack("<II", flags, more))
     vmcb = NO_GUEST if flags & _GUEST else 0
-    cpu.patch(_layout(), _HELD.pack(vmcb, 0, general, 0, cr_writes, 0, 0, 0, 0, 0, 0))
+    cpu.patch(_layout(), _HELD.pack(vmcb, 0, general, cr_reads, cr_writes, 0, 0, 0, 0, 0, 0))
 
 
 def clear_gif(cpu: Cpu) -> None:

@@ -127,16 +127,52 @@ def test_a_stop_on_request_in_a_block_that_halts_goes_on_halted(ticking):
     assert (1, 1) == (ticking.cpu.general(RBX), ticking.cpu.general(RCX))
 
 
+SEND = f"mov eax, {0x40000 | KEY}\nlea rdi, [r15 + 0x300]"
+SPIN = "spin: inc rcx\ncmp rcx, 1000\njae over\ntest rbx, rbx\njz spin\nover: cli\nhlt"
+
+
+@pytest.fixture
+def sending(bare):
+    """A machine with the local APIC's page, whose handler counts messages."""
+    map_lapic(bare)
+    bare.gate(KEY, at=HANDLER)
+    bare.write(HANDLER, f"{END}\ninc rbx\nmov rsi, [rsp]\niretq")
+    return bare
+
+
+@pytest.mark.parametrize("before", ["", "cli\nsti\n"], ids=["", "behind an STI"])
+@pytest.mark.parametrize(
+    "store", [f"mov dword ptr [rdi], {0x40000 | KEY}", "mov [rdi], eax"], ids=["constant", "EAX"]
+)
+def test_a_message_to_itself_interrupts_behind_the_store(sending, before, store):
+    code = f"{SEND}\n{before}{store}\n"
+    length = len(sending.write(CODE, code))
+    found = run(sending, f"{code}{SPIN}", r15=UNMAPPED)
+    # Though the loop asks nothing.
+    assert (1, 1, CODE + length) == (found[RBX], found[RCX], found[RSI])
+
+
+@pytest.mark.parametrize("store", ["xchg [rdi], eax", "stosd"])
 @pytest.mark.parametrize("asking", ["in al, 0x61", "mov eax, [r15 + 0x20]"], ids=["port", "device"])
-def test_a_message_to_itself_interrupts_when_the_host_is_asked_next(ticking, asking):
-    map_lapic(ticking)
-    ticking.gate(KEY, at=HANDLER)
-    ticking.write(HANDLER, f"{END}\ninc rbx\nmov rsi, [rsp]\niretq")
-    source = (
-        f"mov dword ptr [r15 + 0x300], {0x40000 | KEY}\n{asking}\n{BLOCK}\nmov rcx, rbx\ncli\nhlt"
-    )
-    found = run(ticking, source, r15=UNMAPPED)
+def test_a_message_by_another_store_interrupts_once_when_the_host_is_asked_next(
+    sending, store, asking
+):
+    source = f"{SEND}\n{store}\n{asking}\n{BLOCK}\nmov rcx, rbx\ncli\nhlt"
+    found = run(sending, source, r15=UNMAPPED)
     assert (1, 1) == (found[RBX], found[RCX])
+
+
+def test_a_store_before_which_the_run_ends_is_done_once(sending):
+    # Of two messages with one vector, the second comes while the first is in service.
+    source = f"{SEND}\nmov [rdi], eax\nmov [rdi], eax\nmov rcx, rbx\ncli\nhlt"
+    found = run(sending, source, r15=UNMAPPED)
+    assert (2, 2) == (found[RBX], found[RCX])
+
+
+def test_a_message_with_interrupts_off_waits(sending):
+    source = f"cli\n{SEND}\nmov [rdi], eax\nmov r12, rbx\nsti\nin al, 0x61\n{BLOCK}\ncli\nhlt"
+    found = run(sending, source, r12=9, r15=UNMAPPED)
+    assert (0, 1) == (found[12], found[RBX])
 
 
 def test_an_nmi_to_itself_comes_with_interrupts_off_and_once(ticking):
