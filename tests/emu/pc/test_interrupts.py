@@ -5,21 +5,14 @@ import pytest
 from crosswalk.emu.pc.results import Stop
 from tests.emu.cpu.assembly import EOI, PIC_UP
 from tests.emu.cpu.machine import CODE, ROOT, UNMAPPED, Bare
+from tests.emu.pc.messages import BLOCK, END, HANDLER, KEY, map_lapic
 
 RAX, RBX, RCX, RSI = 0, 3, 1, 6
-HANDLER = CODE + 0x800
-LAPIC = 0xFEE0_0000
-TICK, KEY = 0x30, 0x40
+TICK = 0x30
 
 # The 8259s, and a tick of 1 ms.
 UP = f"{PIC_UP}\nmov al, 0x34\nout 0x43, al\nmov al, 0xa9\nout 0x40, al\nmov al, 4\nout 0x40, al"
 WAIT = "mov ecx, 1100\nagain: in al, 0x61\nloop again"
-
-# The end of an interrupt of the local APIC, whose page is at R15.
-END = "mov dword ptr [r15 + 0xb0], 0"
-
-# A jump to what follows: a block of code ends, and an interrupt can come.
-BLOCK = ".byte 0xeb, 0"
 
 # Counts in RBX, and notes in RSI where it came from.
 COUNT = f"{EOI}inc rbx\nmov rsi, [rsp]\niretq"
@@ -38,10 +31,6 @@ def run(bare, source, **registers):
     registers = {"rbx": 0, "rcx": 0, "rsi": 0} | registers
     assert Stop.HALTED is bare.start(source, **registers).stop
     return [bare.cpu.general(number) for number in range(16)]
-
-
-def map_lapic(bare):
-    bare.ram.words[(ROOT + 0x3000) // 8 + UNMAPPED // 0x1000] = LAPIC | 3
 
 
 @pytest.mark.parametrize(

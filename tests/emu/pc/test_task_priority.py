@@ -5,7 +5,7 @@ import pytest
 from crosswalk.emu.pc.results import Stop
 from crosswalk.walker.architecture import Vector
 from tests.emu.cpu.machine import CODE, UNMAPPED
-from tests.emu.pc.test_interrupts import BLOCK, END, HANDLER, KEY, map_lapic
+from tests.emu.pc.messages import BLOCK, END, HANDLER, KEY, map_lapic
 
 RBX, R12 = 3, 12
 
