@@ -20,6 +20,7 @@ from crosswalk.emu.protect.kernel.guestwalk import (
 )
 from crosswalk.emu.protect.kernel.rights import RightsFollower, image_frames, section_frames
 from crosswalk.emu.protect.kernel.rules import Cause
+from crosswalk.emu.protect.kernel.sealing import LaterSeals
 from crosswalk.emu.protect.permissions import FrameTables
 from crosswalk.walker.context import Vendor
 from crosswalk.walker.mappings import mappings
@@ -422,3 +423,30 @@ def test_a_section_has_the_frames_that_it_fills_and_an_image_those_that_it_touch
     )
     assert [0x201] == np.flatnonzero(section_frames(kernel, [".data", ".bss"], 0x300)).tolist()
     assert [0x200, 0x201, 0x202] == np.flatnonzero(image_frames(kernel, 0x300)).tolist()
+
+
+@each_mode
+def test_what_is_sealed_in_a_large_page_is_freed_when_that_is_unmapped(mode):
+    tables, frame = built(mode), MIB4 // KIB4 + 3
+    entry = tables.entry_pa(KERNEL[mode] + MIB4, 2)
+    tables.entries[entry] &= ~int(RW)
+    rights, ram = follower(tables)
+    later = LaterSeals(Segments([(0, ram.bytes)]), rights.count)
+    later.add(rights, rights.own != 0)
+    assert (True, False) == (later.frames[frame], later.freed(frame, rights.context))
+    put(ram, entry, 0, MODES[mode].entry_size)
+    assert later.freed(frame, rights.context)
+
+
+def test_what_is_sealed_is_code_where_it_is_executable_and_not_writable():
+    tables, first = built(4), KERNEL[4] + 8 * KIB4
+    tables.map(first, RODATA, P | XD).map(first + KIB4, RODATA, P | XD)
+    rights, ram = follower(tables)
+    later = LaterSeals(Segments([(0, ram.bytes)]), rights.count)
+    later.add(rights, rights.own != 0)
+    assert (True, False) == (later.frames[RODATA // KIB4], later.code[RODATA // KIB4])
+    for flags, code in ((P | RW, False), (P, True)):
+        put(ram, tables.entry_pa(first), RODATA | flags, 8)
+        rights.update()
+        later.note_code(rights)
+        assert code is bool(later.code[RODATA // KIB4])
