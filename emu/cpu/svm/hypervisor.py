@@ -281,7 +281,7 @@ class GuestHypervisor:
         vmcb["rflags"], vmcb["rip"], vmcb["rsp"] = cpu.rflags, cpu.rip, cpu.rsp
         vmcb["rax"], vmcb["cpl"] = cpu.general(0), cpu.cpl
         vmcb["shadow"] = int(mode.shadow)
-        vmcb["interrupts"] = vmcb["interrupts"] & ~0xF | mode.v_tpr & 0xF
+        vmcb["interrupts"] = _with_tpr(vmcb["interrupts"], mode)
         self._keep_virtual(vmcb)
 
     def _load_host(self) -> None:
@@ -375,7 +375,7 @@ class GuestHypervisor:
         mode, vector = self._mode(), self._virtual
         if mode is None or vector is None:
             return None
-        word = self._vmcb(mode)["interrupts"] & ~0xF | mode.v_tpr & 0xF
+        word = _with_tpr(self._vmcb(mode)["interrupts"], mode)
         if not self._takes_virtual(self._cpu.rflags, word, shadow=mode.shadow):
             return None
         if mode.general & General.VINTR:
@@ -497,6 +497,16 @@ def _block(ram: Ram, pa: int) -> Vmcb:
         return Vmcb(ram, pa)
     except BadInput as error:
         raise SvmFailure(str(error)) from None
+
+
+def _with_tpr(word: int, mode: GuestMode) -> int:
+    """Return the word of a VMCB for virtual interrupts with V_TPR as it is now.
+
+    Only with V_INTR_MASKING does its guest write it, by CR8, and does Unicorn take it over.
+
+    Source: AMD APM vol. 2, "Injecting Virtual (INTR) Interrupts".
+    """
+    return word & ~0xF | mode.v_tpr & 0xF if word & Interrupts.V_INTR_MASKING else word
 
 
 def _event(word: int) -> Event:

@@ -453,7 +453,7 @@ def test_a_virtual_interrupt_is_taken_at_the_entry_where_the_guest_takes_it(word
     assert taken == (exit_.rip != GUEST)
     assert not taken or handler_of(exit_.rip) == 0x40
     left = V_IRQ if word & V_IRQ and not taken else 0
-    assert word & ~(V_IRQ | 0xF) | left | 0x40 << 32 == host.vmcb["interrupts"] & ~0xF
+    assert word & ~V_IRQ | left | 0x40 << 32 == host.vmcb["interrupts"]
 
 
 def test_a_virtual_interrupt_waits_until_the_guest_enables_interrupts():
@@ -462,6 +462,17 @@ def test_a_virtual_interrupt_waits_until_the_guest_enables_interrupts():
     (exit_,) = host.run()
     assert 0x40 == handler_of(exit_.rip)
     assert IGNORE_TPR | 0x40 << 32 == host.vmcb["interrupts"]
+
+
+@pytest.mark.parametrize("masking", [0, MASKING])
+@pytest.mark.parametrize(("tpr", "taken"), [(4, True), (5, False)])
+def test_a_virtual_interrupt_that_waits_needs_more_than_the_virtual_tpr(masking, tpr, taken):
+    host = OwnHost("nop\nsti\nnop\nout 0x80, al\nnop\n" + VMMCALL)
+    word = V_IRQ | 5 << 16 | tpr | 0x40 << 32 | masking
+    host.vmcb["interrupts"] = word
+    (exit_,) = host.run()
+    assert taken is (handler_of(exit_.rip) == 0x40)
+    assert word - taken * V_IRQ == host.vmcb["interrupts"]
 
 
 @pytest.mark.parametrize("code", [VMMCALL, "sti\nnop\nout 0x80, al\nhlt\n"])

@@ -265,6 +265,25 @@ def test_an_events_frame_follows_the_tables_too():
     assert {} == guest.protection.causes
 
 
+def test_an_events_frame_is_not_written_to_a_sealed_module_made_writable():
+    stack = "or qword ptr [rcx], 2\ninvlpg [rbx]\nlea rsp, [rbx + 0x800]\nint 0x30"
+    guest = Protected(
+        f"{module()}\n{entry(MODULE)}\nmov rcx, rbx\nmov rbx, DIRECT + {MODULE}\n{stack}"
+    )
+    with pytest.raises(GuestFailure, match=f"frame {MODULE:#x} isn't granted for an event's frame"):
+        list(guest.run)
+
+
+def test_a_page_is_where_its_entry_says_once_its_translation_is_dropped():
+    guest = Protected(
+        f"mov rcx, DIRECT + {OUTSIDE}\nmov rax, [rcx]\n{entry(OUTSIDE)}\n"
+        f"mov eax, {RODATA | 1}\nmov [rbx], rax\ninvlpg [rcx]\nmov r12, [rcx]"
+    )
+    guest.ram.words[RODATA // 8] = 5
+    assert None is guest.go_on()
+    assert 5 == guest.protection.machine.engine.reg_read(x86.UC_X86_REG_R12)
+
+
 def test_what_is_sealed_is_not_followed():
     found = refused(written(RODATA))
     assert (NestedFault(RODATA, 7), 0) == (exit_result(found.left), found.cpl)
