@@ -145,6 +145,16 @@ def test_what_becomes_read_only_loses_writing_at_once():
     assert not writable(guest)[LOADED // PAGE]
 
 
+def test_what_was_followed_and_is_read_only_again_is_no_more_than_due():
+    lowered = f"{entry(OUTSIDE)}\nbtr qword ptr [rbx], 1\nmov rbx, DIRECT + {OUTSIDE}\n"
+    guest = Protected(f"{written(OUTSIDE)}\n{lowered}\ninvlpg [rbx]")
+    assert None is guest.go_on()
+    protection = guest.protection
+    assert {Cause.FOLLOWED: 1} == protection.causes
+    assert (1, False) == (protection.lost, writable(guest)[OUTSIDE // PAGE])
+    assert (protection.due == protection.read_back()).all()
+
+
 def test_what_became_read_only_cannot_be_written_past_the_tables():
     guest = Protected(f"{LOAD}\nmov rax, cr0\nbtr rax, 16\nmov cr0, rax\nmov [rbx], rbx")
     guest.protection.pins = False
@@ -272,6 +282,23 @@ def test_an_events_frame_is_not_written_to_a_sealed_module_made_writable():
     )
     with pytest.raises(GuestFailure, match=f"frame {MODULE:#x} isn't granted for an event's frame"):
         list(guest.run)
+
+
+def test_an_events_frame_is_not_written_where_forged_tables_alone_have_it_writable():
+    window = f"mov rbx, DIRECT + {WINDOW_LEAF}\nmov rax, {LOADED | 3 | NX}\nmov [rbx], rax\n"
+    guest = Protected(
+        f"{LOWER}\n{window}mov eax, TABLES + 0x2000\nmov cr3, rax\nmov esp, 0x5800\nint 0x30"
+    )
+    with pytest.raises(GuestFailure, match=f"frame {LOADED:#x} isn't granted for an event's frame"):
+        list(guest.run)
+
+
+def test_an_events_frame_is_written_to_a_module_that_was_freed():
+    freed, _, _ = module(REMOVE).partition("mov [rbx], rbx")
+    stack = "mov r13, rsp\nlea rsp, [rbx + 0x800]\nint 0x30\nmov rsp, r13"
+    guest = Protected(f"{module()}\n{freed}\n{stack}")
+    assert None is guest.go_on()
+    assert (1, 1) == (guest.protection.later.released, guest.protection.later.frames.sum())
 
 
 def test_a_page_is_where_its_entry_says_once_its_translation_is_dropped():
