@@ -8,6 +8,7 @@ guest is run, what its tables of the second level are, and how it is intercepted
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,8 @@ __all__ = ["Enforcement"]
 
 _CODE = (".text",)
 """Sections of a kernel's code."""
+_NOTED = ("later", "followed", "withdrawn", "user_code", "loaded_code", "unloaded")
+"""What is noted of frames, and says with `Grants` what is due."""
 
 
 class Enforcement(ABC):
@@ -145,6 +148,15 @@ class Enforcement(ABC):
         self.later = LaterSeals(self.memory, count)
         self.later.add(self.rights, ~self.grants.sealed)
         return self.grants
+
+    def noted(self) -> Mapping[str, LaterSeals | Bools]:
+        """Return what is noted of frames now, apart from what comes; see `note_again`."""
+        return {name: getattr(self, name).copy() for name in _NOTED}
+
+    def note_again(self, noted: Mapping[str, LaterSeals | Bools]) -> None:
+        """Have of frames noted what was then."""
+        for name, each in noted.items():
+            setattr(self, name, each.copy())
 
     def follow(self) -> None:
         """Follow the changes of the kernel's tables; its CPU time is added to `policy_seconds`."""

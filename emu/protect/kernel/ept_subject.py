@@ -51,7 +51,7 @@ class EptSubject:
         self._host, self._frames = host, frames
         self._rflags = host.left.rflags & ~RFlags.IF
         self._granted = host.nested.granted.copy()
-        self._later = host.later.copy()
+        self._noted = host.noted()
         self._saved = host.guest.save()
 
     def restore(self, *, protected: bool = True, pinned: bool = True) -> None:
@@ -60,7 +60,7 @@ class EptSubject:
         host.guest.put_back(self._saved)
         host.refusal = None
         host.pins = pinned
-        host.later = self._later.copy()
+        host.note_again(self._noted)
         if protected:
             host.resume(self._granted)
         else:

@@ -69,7 +69,7 @@ class KernelSubject:
         self._ram = machine.ram.bytes.copy()
         self._rflags = machine.cpu.rflags
         self._granted = protection.nested.granted.copy()
-        self._later = protection.later.copy()
+        self._noted = protection.noted()
 
     def restore(self, *, protected: bool = True, pinned: bool = True) -> None:
         """Put the kernel back into that state."""
@@ -80,7 +80,7 @@ class KernelSubject:
         machine.engine.ctl_flush_tb()
         protection.refusal = None
         protection.pins = pinned
-        protection.later = self._later.copy()
+        protection.note_again(self._noted)
         if protected:
             protection.resume(self._granted)
         else:

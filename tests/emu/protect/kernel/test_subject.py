@@ -180,6 +180,18 @@ def test_an_attack_that_does_nothing_ends_otherwise():
     assert isinstance(result, Other)
 
 
+def test_after_an_attack_what_is_due_is_what_was_before_it():
+    """It frees code, and the host grants writing."""
+    guest = Protected(module())
+    subject, frames = subject_of(guest)
+    (frees,) = (each for each in attack_table(frames) if each.name == "free loaded code")
+    assert NotStopped() == run_attack(subject, frees)
+    assert guest.protection.followed[frames.loaded // PAGE]
+    subject.restore()
+    assert not guest.protection.followed[frames.loaded // PAGE]
+    assert (guest.protection.due == guest.protection.read_back()).all()
+
+
 def test_an_attack_that_leaves_something_else_there_has_not_worked():
     """As one that reads an address which still leads where it led."""
     guest = Protected()
