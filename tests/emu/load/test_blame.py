@@ -113,6 +113,34 @@ def test_stores_of_one_instruction_for_several_callers_are_several():
     ]
 
 
+def test_two_parts_between_which_the_processor_set_a_are_two_stores():
+    """The halves of the entry of a large page, which is read in between."""
+    entry, page = TABLES + 0x2000 + 8 * 14, 0x1C0_0000
+    (found,), _ = written(
+        at_page(f"""
+        mov dword ptr [rsi], {page | 0x83}
+        mov dword ptr [rsi + 4], 0
+        mov edi, {entry}
+        mov ebx, {page}
+        mov ecx, 2
+        again: mov eax, [rsi]
+        mov [rdi], eax
+        mov edx, [rbx]
+        add rsi, 4
+        add rdi, 4
+        loop again
+        """),
+        entry,
+    )
+    *_, first, second = found.stores
+    assert (page | 0x83, page | 0xA3, page | 0xA3) == (first.after, second.before, second.after)
+
+
+def test_one_instruction_that_stores_to_the_same_bytes_again_makes_another_store():
+    (found,), _ = written(at_page("mov ecx, 3\nagain: mov [rsi], rcx\nloop again"), PAGE)
+    assert [(3, 1), (2, 1), (1, 1)] == [(each.after, each.times) for each in found.stores]
+
+
 def test_of_many_stores_the_last_ones_are_kept():
     loop = "mov ecx, 20\nagain: mov [rsi], rcx\nadd qword ptr [rsi], 64\nloop again"
     (found,), _ = written(at_page(loop), PAGE)
@@ -208,6 +236,10 @@ COPIES = {
     "another value": ("mov rdx, [rsi + 8]\nor dl, 2\nnot rdx\nmov [rsi + 0x1008], rdx", None),
     "a load long before": (
         "mov rdx, [rsi + 8]\n" + "nop\n" * 65 + "mov [rsi + 0x1008], rdx",
+        None,
+    ),
+    "a load behind the store": (
+        "jmp load\nback: mov [rsi + 0x1008], rdx\njmp on\nload: mov rdx, [rsi + 8]\njmp back\non:",
         None,
     ),
     "no load": ("mov [rsi + 0x1008], rax", None),
