@@ -56,6 +56,16 @@ def test_the_function_that_planted_a_bug_is_named(run, buggy):
     assert "verdict: agreement" in ran.out
 
 
+def test_what_stores_left_out_had_made_is_no_change_without_a_store(run, tmp_path):
+    path = tmp_path / "vmlinux"
+    again = f"mov ecx, 20\nagain: mov dword ptr [{LEAF}], {VA | 0x83}\nloop again\n"
+    path.write_bytes(vmlinux(f"{again}{talking('')}"))
+    ran = run("run", "--kernel", path, "--ram", "32", "--until", "console:\n", "--blame", hex(VA))
+    (_, leaf) = ran.out.split(f"PDE[11] {LEAF:#x}")
+    assert "leaf, 21 stores\n    5 earlier stores left out\n" in leaf
+    assert "changed by no store" not in leaf
+
+
 FRAME = BASE + 0x40_0000
 MIDDLE = FRAME + 0x1000
 COPYING = f"""
