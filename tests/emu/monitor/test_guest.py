@@ -269,6 +269,8 @@ def test_the_guests_memory_is_what_the_walker_reads(monitor):
     assert DATA + 2 == translate(memory, context, Access(DATA + 2, AccessType.READ)).pa
     memory.write(DATA + 3, b"\xaa\xbb")
     assert 0x1122_33BB_AA66_7788 == memory.word(DATA)
+    memory.write(SIZE - 2, b"\xcc\xdd")
+    assert b"\xcc\xdd" == memory.read(SIZE - 2, 2)
     words = memory.tables(np.array([DATA, SIZE, ROOT], np.uint64))
     assert [0x1122_33BB_AA66_7788, 0, 0x2027] == [int(row[0]) for row in words]
     assert ([(0, SIZE)], None) == (list(memory.ranges), memory.word(SIZE))
