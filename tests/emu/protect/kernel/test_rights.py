@@ -127,6 +127,14 @@ def test_a_users_root_is_known_by_what_it_shares(ram):
     assert USER == find_user_root(Segments([(0, ram.bytes)]), CONTEXT)
 
 
+def test_the_first_of_two_roots_has_an_even_number(ram):
+    for first, other in ((0x21_0000, 0x21_1000), (0x21_1000, None)):
+        ram.write(first, ram.read(KERNEL, PAGE))
+        ram.write(first + PAGE, ram.read(USER, PAGE))
+        memory = Segments([(0, ram.bytes)])
+        assert other == find_user_root(memory, replace(CONTEXT, cr3=first))
+
+
 def test_a_root_at_the_end_of_memory_has_no_other(ram):
     ram.write(RAM - 2 * PAGE, ram.read(KERNEL, PAGE))
     assert None is find_user_root(
