@@ -45,6 +45,7 @@ _MEMORY = 4 << 30
 _FINDER = "kallsyms-finder"
 _LIMITS = Limits(seconds=_SECONDS, output=1 << 28)
 _UPPER_HALF = 1 << 63
+_CLASS, _32_BITS = 4, b"\x01"  # Of an ELF file's identification.
 _LARGEST_IMAGE = 128 << 20
 """How far from its beginning a kernel's image is looked at, in bytes."""
 
@@ -57,9 +58,7 @@ def kallsyms_of_memory(source: Source, info: str) -> tuple[bytes, str]:
     has any: it isn't installed, the kernel doesn't say where they are (before 6.0, to drgn), their
     memory isn't there.
     """
-    if not source.context.mode.long:
-        raise BadInput("those of 32-bit kernels aren't looked for")
-    own = _by_own_reader(source)
+    own = _by_own_reader(source, info)
     if own:
         return own, "Crosswalk's own reader of kallsyms"
     reasons = []
@@ -75,17 +74,23 @@ def kallsyms_of_memory(source: Source, info: str) -> tuple[bytes, str]:
 _MISSING = "isn't installed"
 
 
-def _by_own_reader(source: Source) -> bytes:
+def _by_own_reader(source: Source, info: str) -> bytes:
     """Return the symbols in what is mapped of the image; nothing where their form isn't known."""
     image, start = bytearray(), 0
-    for va, data in _mapped(source):
+    for va, data in _mapped(source, info):
         start = start if image else va
         image.extend(bytes(va - start - len(image)))
         image.extend(data)
-    return kallsyms_in(bytes(image), start) if image else b""
+    return kallsyms_in(bytes(image), start, _bits(source)) if image else b""
+
+
+def _bits(source: Source) -> int:
+    return 64 if source.context.mode.long else 32
 
 
 def _by_drgn(source: Source, info: str) -> bytes:
+    if not source.context.mode.long:
+        raise BadInput("drgn is asked about 64-bit kernels alone")
     if find_spec("drgn") is None:
         raise BadInput(f"drgn {_MISSING}")
     if "SYMBOL(kallsyms_names)" not in vmcoreinfo_values(info):
@@ -149,33 +154,38 @@ def kallsyms_of_image(content: bytes) -> tuple[bytes, Identity]:
     try:
         vmlinux = unpack_bzimage(content)
         identity = Identity(build_id_in(vmlinux), release_of(content))
-        return kallsyms_of_elf(vmlinux) or _found([(0, vmlinux)]), identity
+        bits = 32 if vmlinux[_CLASS : _CLASS + 1] == _32_BITS else 64
+        return kallsyms_of_elf(vmlinux) or _found([(0, vmlinux)], bits), identity
     except BadInput as error:
         install = f": {_INSTALL}" if _MISSING in str(error) else ""
         why = f"a bzImage, in which no symbols of a known form are: {error}{install}"
         raise BadInput(why) from None
 
 
-def _by_vmlinux_to_elf(source: Source, _info: str) -> bytes:
+def _by_vmlinux_to_elf(source: Source, info: str) -> bytes:
     _finder()
-    return _found(_image(source))
+    return _found(_image(source, info), _bits(source))
 
 
-def _image(source: Source) -> Iterator[tuple[int, bytes]]:
+def _image(source: Source, info: str) -> Iterator[tuple[int, bytes]]:
     """Yield what is mapped of a kernel's image: the distance from its beginning, and the bytes."""
     start = None
-    for va, data in _mapped(source):
+    for va, data in _mapped(source, info):
         start = va if start is None else start
         yield va - start, data
 
 
-def _mapped(source: Source) -> Iterator[tuple[int, bytes]]:
+def _mapped(source: Source, info: str) -> Iterator[tuple[int, bytes]]:
     """Yield what is mapped of a kernel's image, a frame at a time: its address, and the bytes.
 
-    Up to 128 MiB from its beginning; nothing of what isn't in memory.
+    Up to 128 MiB from its beginning; nothing of what isn't in memory. A 32-bit kernel's is in the
+    mapping of all RAM: it begins where VMCOREINFO has `_stext`.
     """
     memory, start = source.memory, None
-    for block in pages(memory, source.context, IMAGE, IMAGE + (1 << 30)):
+    first, end = IMAGE, IMAGE + (1 << 30)
+    if not source.context.mode.long:
+        first, end = _32_bit_text(info) & -FRAME, 1 << 32
+    for block in pages(memory, source.context, first, end):
         for page in block:
             start = page.va if start is None else start
             size = min(page.size, start + _LARGEST_IMAGE - page.va)
@@ -184,6 +194,15 @@ def _mapped(source: Source) -> Iterator[tuple[int, bytes]]:
             frames = np.arange(page.pa, page.pa + size, FRAME, dtype=np.uint64)
             for pa in frames[memory.backed(frames)].tolist():
                 yield page.va + pa - page.pa, memory.read(pa, FRAME)
+
+
+def _32_bit_text(info: str) -> int:
+    """Return where a 32-bit kernel's text begins; `BadInput` where its VMCOREINFO doesn't say."""
+    stated = vmcoreinfo_values(info).get("SYMBOL(_stext)", "")
+    try:
+        return int(stated, 16) % (1 << 32)
+    except ValueError:
+        raise BadInput("VMCOREINFO doesn't say where the kernel's text is") from None
 
 
 def _finder() -> str:
@@ -195,7 +214,7 @@ def _finder() -> str:
     return finder
 
 
-def _found(parts: Iterable[tuple[int, bytes]]) -> bytes:
+def _found(parts: Iterable[tuple[int, bytes]], bits: int) -> bytes:
     """Return the symbols that vmlinux-to-elf finds in a file of these parts, by their places."""
     finder = _finder()
     with temporary_files_together(), tempfile.NamedTemporaryFile() as file:
@@ -203,7 +222,7 @@ def _found(parts: Iterable[tuple[int, bytes]]) -> bytes:
             file.seek(at)
             file.write(data)
         file.flush()
-        ran = run_command([finder, "--bit-size", "64", file.name], _LIMITS)
+        ran = run_command([finder, "--bit-size", str(bits), file.name], _LIMITS)
     # What it reports about itself begins otherwise.
     lines = [line for line in ran.output.splitlines(keepends=True) if line[:1].isalnum()]
     if ran.ended is not None or not lines:

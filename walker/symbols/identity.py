@@ -37,6 +37,11 @@ class Identity:
             return f"release {one_line(self.release)}, not {one_line(other.release)}"
         return f"build ID {self.build_id}, not {one_line(other.build_id)}" if builds else ""
 
+    def agrees(self, other: "Identity") -> bool:
+        """Return whether this is the kernel that `other` is by a build ID, or else a release."""
+        both = (self.build_id and other.build_id) or (self.release and other.release)
+        return bool(both) and not self.differs(other)
+
 
 UNKNOWN = Identity()
 """What says nothing about itself."""

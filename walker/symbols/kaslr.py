@@ -21,6 +21,7 @@ __all__ = ["Offset", "symbols_offset", "vmcoreinfo_values"]
 
 _ALIGNED = 1 << 21
 _END = IMAGE + (1 << 30)
+_32_BIT_IMAGES = (0x4000_0000, 1 << 32)
 _TABLE = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
 _TEXT = ("_text", "_stext")
 _SYMBOL = "SYMBOL("
@@ -49,35 +50,46 @@ def vmcoreinfo_values(text: str) -> dict[str, str]:
 
 
 def symbols_offset(
-    symbols: Spans, info: dict[str, str], memory: PhysicalMemory, context: PagingContext
+    symbols: Spans,
+    info: dict[str, str],
+    memory: PhysicalMemory,
+    context: PagingContext,
+    *,
+    identified: bool = False,
 ) -> Offset:
     """Return how far the symbols of a kernel's file are from where that kernel runs.
 
     By the addresses of `info`, the values of its VMCOREINFO, all of which have to fit; where there
     are none, by the first page that is mapped where the image may be, if all of the kernel's text
     is executable from there, and text, read-only data and data begin and end where their rights
-    do. Symbols of what isn't Linux stay where they are. Raises `BadInput` in one line for symbols
-    that can't be those of this kernel.
+    do. Symbols of what isn't Linux stay where they are. `identified` says that they are known to be
+    this kernel's by something else. Raises `BadInput` in one line for symbols that can't be those
+    of this kernel.
     """
-    stated = _stated(info)
+    first, end = (IMAGE, _END) if context.mode.long else _32_BIT_IMAGES
+    stated = _stated(info, first, end)
     every = all_addresses_of(symbols, {*stated, *_TEXT, *_TABLE, *_FIRST, *_LAST})
     # A program of user mode may have some of these names.
-    image = {name: [at for at in held if IMAGE <= at < _END] for name, held in every.items()}
+    image = {name: [at for at in held if first <= at < end] for name, held in every.items()}
     found = {name: held for name, held in image.items() if held}
     known = {name: addresses[0] for name, addresses in found.items()}
     text = next((known[name] for name in _TEXT if name in known), None)
     if stated:
-        return _by_addresses(found, stated, info, symbols)
-    return Offset(0) if text is None else _by_tables(known, text, memory, context)
+        inside = bool(((symbols.start >= first) & (symbols.start < end)).any())
+        return _by_addresses(found, stated, info, inside=inside, identified=identified)
+    # A 32-bit kernel's image lies in the mapping of all RAM, of which it isn't the first page.
+    if text is None or not context.mode.long:
+        return Offset(0)
+    return _by_tables(known, text, memory, context)
 
 
-def _stated(info: dict[str, str]) -> dict[str, int]:
+def _stated(info: dict[str, str], first: int, end: int) -> dict[str, int]:
     """Return the addresses of symbols in a VMCOREINFO; what isn't in the image is a pointer."""
     found = {}
     for key, value in info.items():
         if key.startswith(_SYMBOL) and key.endswith(")") and _is_hex(value):
             address = int(value, 16)
-            if IMAGE <= address < _END:
+            if first <= address < end:
                 found[key[len(_SYMBOL) : -1]] = address
     return found
 
@@ -87,11 +99,17 @@ def _is_hex(text: str) -> bool:
 
 
 def _by_addresses(
-    found: dict[str, list[int]], stated: dict[str, int], info: dict[str, str], symbols: Spans
+    found: dict[str, list[int]],
+    stated: dict[str, int],
+    info: dict[str, str],
+    *,
+    inside: bool,
+    identified: bool,
 ) -> Offset:
     """Return the one distance from where symbols are to where VMCOREINFO has all of them.
 
-    Of several of one name, which are static ones, any may be meant.
+    Of several of one name, which are static ones, any may be meant. `inside` says whether any
+    symbols are where an image may be.
     """
     same = {"_stext": _TEXT[::-1], **dict.fromkeys(_TABLE, _TABLE)}
     apart: dict[str, set[int]] = {}
@@ -100,7 +118,7 @@ def _by_addresses(
         if meant is not None:
             apart[name] = {address - each for each in found[meant]}
     if not apart:
-        if not ((symbols.start >= IMAGE) & (symbols.start < _END)).any():
+        if not inside:
             return Offset(0)
         stands = info.get("KERNELOFFSET", "")
         says = f" (KERNELOFFSET is 0x{stands})" if _is_hex(stands) else ""
@@ -119,7 +137,7 @@ def _by_addresses(
             f"{len(apart) - len(others)} of {len(apart)} fit"
         )
     remark = f"KASLR: symbols are moved by {_signed(value)} (VMCOREINFO)" * bool(value)
-    if len(apart) == 1:
+    if len(apart) == 1 and not identified:
         (name,) = apart
         alone = f"VMCOREINFO has {name} alone of them: whether they are this kernel's isn't known"
         remark = f"{remark}; {alone}" if remark else alone

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from crosswalk.walker.context import PagingContext
+from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.sources import Source, SourceKind
-from crosswalk.walker.roots.vmcoreinfo import parse_vmcoreinfo, texts_in_memory
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.roots.vmcoreinfo import Vmcoreinfo, parse_vmcoreinfo, texts_in_memory
 from crosswalk.walker.symbols.identity import LONGEST, Identity, release_in
 from crosswalk.walker.symbols.kaslr import Offset, symbols_offset, vmcoreinfo_values
 from crosswalk.walker.symbols.linear_memory import LinearMemory
@@ -24,12 +25,14 @@ LAYOUT = "Linux' layout"
 
 _BANNER = "linux_banner"
 _OF_LINUX = ("init_top_pgt", "swapper_pg_dir", "init_level4_pgt", _BANNER)
-_TOP_SLOT = 511
+_TOP_ENTRIES = {PagingMode.BIT32: 1023 * 4, PagingMode.PAE: 3 * 8}
+_LONG_TOP_ENTRY = 511 * 8
+"""Where the entry for the top of the address space is in a root: all tables of a kernel have it."""
 _UNKNOWN = "whether the symbols are this kernel's isn't known: no linux_banner says so"
 
 
 def vmcoreinfo_of(source: Source) -> str:
-    """Return the text of VMCOREINFO of a 64-bit Linux kernel whose memory this is; "" for none.
+    """Return the text of VMCOREINFO of a Linux kernel whose memory this is; "" for none.
 
     That of a note or header, else one that is found in memory. Of several there, the one whose
     kernel has the tables that map its image in common with this address space. A live guest's
@@ -40,16 +43,32 @@ def vmcoreinfo_of(source: Source) -> str:
     found = ""
     for text in texts_in_memory(source.memory):
         info = parse_vmcoreinfo(text)
-        if info is None or info.pae is not None:
+        if info is None or not _pages_like(source.context.mode, info):
             continue
-        ours, theirs = (
-            source.memory.word((root & -4096) + 8 * _TOP_SLOT)
-            for root in (source.context.root, info.roots[0])
-        )
-        if ours is not None and theirs is not None and ours & -4096 == theirs & -4096:
+        ours = _top_entry(source, source.context.root)
+        if ours and ours in (_top_entry(source, root) for root in info.roots):
             return text
         found = found or text
     return found
+
+
+def _pages_like(mode: PagingMode, info: Vmcoreinfo) -> bool:
+    """Return whether the kernel of `info` pages in this mode, or, of long ones, in any."""
+    if info.pae is None:
+        return mode.long
+    return mode is (PagingMode.PAE if info.pae else PagingMode.BIT32)
+
+
+def _top_entry(source: Source, root: int) -> int | None:
+    """Return the address in the topmost entry of a root; None where it isn't in memory."""
+    mode = source.context.mode
+    # A root is on 32 bytes in PAE paging, in the others on a frame.
+    begin = root & (-32 if mode is PagingMode.PAE else -FRAME)
+    at = begin + _TOP_ENTRIES.get(mode, _LONG_TOP_ENTRY)
+    word = source.memory.word(at & -8)
+    if word is None or mode is not PagingMode.BIT32:
+        return None if word is None else word & -FRAME
+    return word >> 8 * (at % 8) & 0xFFFF_F000
 
 
 def is_linux(symbols: Spans) -> bool:
@@ -95,8 +114,8 @@ def _offset(file: SymbolFile, info: dict[str, str], source: Source, given: int |
     if given is not None and not info:
         return Offset(given)
     try:
-        _require_kernel(file, info)
-        found = symbols_offset(file.symbols, info, source.memory, source.context)
+        same = _is_kernel(file, info)
+        found = symbols_offset(file.symbols, info, source.memory, source.context, identified=same)
         placed = not info and (found.value or not found.remark)
         if placed and is_linux(file.symbols) and not _is_banner_right(file, found.value, source):
             reasons = [*([found.remark] if found.remark else []), _UNKNOWN]
@@ -108,11 +127,16 @@ def _offset(file: SymbolFile, info: dict[str, str], source: Source, given: int |
     return found if given is None else Offset(given)
 
 
-def _require_kernel(file: SymbolFile, info: dict[str, str]) -> None:
+def _is_kernel(file: SymbolFile, info: dict[str, str]) -> bool:
+    """Return whether a file is of this kernel by its VMCOREINFO; `BadInput` where it is another's.
+
+    False where neither is said.
+    """
     kernel = Identity(info.get("BUILD-ID", ""), info.get("OSRELEASE", ""))
     different = file.identity.differs(kernel)
     if different:
         raise BadInput(f"symbols of another kernel: {different}")
+    return file.identity.agrees(kernel)
 
 
 def _is_banner_right(file: SymbolFile, offset: int, source: Source) -> bool:

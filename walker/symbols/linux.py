@@ -116,17 +116,22 @@ def linux_regions(
     symbols: Spans,
     info: dict[str, str],
 ) -> LinuxRegions:
-    """Return the regions of a 64-bit Linux kernel's address space.
+    """Return the regions of a Linux kernel's address space.
 
     `symbols` are the kernel's, at the addresses that it runs at, or none; `info` are the values of
     its VMCOREINFO by key, or none. Regions that can't be told without symbols are left out: under
     KASLR, all between the direct map and the CPU entry areas; the direct map is then where tables
-    map most memory at one distance, a multiple of 1 GiB. Other paging modes have no regions.
+    map most memory at one distance, a multiple of 1 GiB. Of a 32-bit kernel they are the parts of
+    its image that symbols bound, for the rest is where its configuration says.
     """
-    if context.mode not in _LAYOUTS:
-        return LinuxRegions(Spans.of(SpanKind.REGION, ()), ())
-    layout = _LAYOUTS[context.mode]
     known = addresses_of(symbols, _WANTED)
+    wider: tuple[Span, ...] = ()
+    if "_text" in known and known["_text"] < known.get("_end", 0):
+        wider = (Span("kernel", known["_text"], known["_end"], SpanKind.REGION),)
+    if context.mode not in _LAYOUTS:
+        image = [Span(*part, SpanKind.REGION) for part in _parts(known, 0, 1 << 32)]
+        return LinuxRegions(Spans.of(SpanKind.REGION, image), wider)
+    layout = _LAYOUTS[context.mode]
     found = [
         ("user", 0, layout.user),
         ("hypervisor", *layout.hypervisor),
@@ -140,14 +145,11 @@ def linux_regions(
     randomised, remarks = _randomised(memory, context, layout, known, info)
     found += randomised
     image_end = IMAGE + _image_size(known, info)
-    parts = list(_parts(known, image_end))
+    parts = list(_parts(known, IMAGE, image_end))
     found += _between(parts, IMAGE, image_end, "kernel")
     found += parts
     found.append(("modules", image_end, _MODULES_END))
     spans = [Span(name, start, end, SpanKind.REGION) for name, start, end in found]
-    wider: tuple[Span, ...] = ()
-    if "_text" in known and known["_text"] < known.get("_end", 0):
-        wider = (Span("kernel", known["_text"], known["_end"], SpanKind.REGION),)
     return LinuxRegions(Spans.of(SpanKind.REGION, spans), wider, tuple(remarks))
 
 
@@ -161,15 +163,15 @@ def _image_size(known: dict[str, int], info: dict[str, str]) -> int:
     return _LARGE_IMAGE if randomised or not known else _SMALL_IMAGE
 
 
-def _parts(known: dict[str, int], image_end: int) -> Iterator[tuple[str, int, int]]:
-    """Yield the parts of the image that symbols bound, in address order and apart."""
+def _parts(known: dict[str, int], begin: int, limit: int) -> Iterator[tuple[str, int, int]]:
+    """Yield the parts of the image in [begin, limit) that symbols bound, in order and apart."""
     found = []
     for name, starts, ends in _PARTS:
         start = next((known[each] for each in starts if each in known), None)
         end = next((known[each] for each in ends if each in known), None)
-        if start is not None and end is not None and IMAGE <= start < end <= image_end:
+        if start is not None and end is not None and begin <= start < end <= limit:
             found.append((start, end, name))
-    reached = IMAGE
+    reached = begin
     for start, end, name in sorted(found):
         if start >= reached:
             yield name, start, end
