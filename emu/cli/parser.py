@@ -102,6 +102,10 @@ def _add(parser: argparse._ActionsContainer, each: Option) -> None:
     parser.add_argument(*each.names, **(settings if each.needs else each.settings))
 
 
+_HINTS = {("run", "--symbols"): "a guest's symbols are given by --system-map FILE"}
+"""What is said of an option that a command doesn't have, and others have for the like."""
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options given; ends the program for --help, --version and bad usage.
 
@@ -115,7 +119,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     command = COMMANDS[options.command_name]
     if unknown:
         # argparse would report them as the program's, whose help doesn't list the command's own.
-        parsers[command.name].error(f"unrecognized arguments: {' '.join(unknown)}")
+        hints = [_HINTS[command.name, each] for each in unknown if (command.name, each) in _HINTS]
+        text = "; ".join([f"unrecognized arguments: {' '.join(unknown)}", *hints])
+        parsers[command.name].error(text)
     chosen = {each.dest: each for each in options_of(command)}
     for name, each in chosen.items():
         value = getattr(options, name)

@@ -4,6 +4,7 @@ from crosswalk.emu.cli import check_pieces as pieces
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.formats import load_case
 from tests.emu.check.planting import without_code
+from tests.emu.cli.running import refused
 from tests.emu.load.linux.kernels import BASE, PAGE, TABLES, TEXT, bzimage, talking, vmlinux
 from tests.packing import gzipped
 
@@ -162,3 +163,9 @@ def test_bad_input_is_one_line_and_status_2(run, tiny, arguments, message):
     ran = run("run", *(tiny if each == "TINY" else each for each in arguments))
     assert (2, "") == (ran.status, ran.out)
     assert message in ran.err.splitlines()[-1]
+
+
+def test_who_looks_for_symbols_as_other_commands_have_them_is_told_the_option(run, tiny):
+    error = refused(run("run", "--kernel", tiny, "--symbols", "System.map"))
+    assert "unrecognized arguments: --symbols System.map; a guest's symbols are given by" in error
+    assert "given by" not in refused(run("run", "--kernel", tiny, "--symbol", "System.map"))

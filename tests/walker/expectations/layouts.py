@@ -1,5 +1,7 @@
 """A small kernel's address space with names, to be judged as it is and with one thing changed."""
 
+from dataclasses import dataclass
+
 from crosswalk.walker.expectations import Subject, judge, parse_expectations
 from crosswalk.walker.symbols import Names, Span, SpanKind, Spans
 from tests.tables import KIB4, MIB2, OPEN, RW, US, XD, A, P, PageTables, context
@@ -11,6 +13,7 @@ STACK = 0xFFFF_C900_0000_1000
 DIRECT = 0xFFFF_8880_0000_0000
 UTEXT, UDATA = 0x40_0000, 0x60_0000
 TEXT_PA, RODATA_PA, DATA_PA, STACK_PA = 0x10_0000, 0x11_0000, 0x12_0000, 0x13_0000
+EMPTY = 0xFFFF_A000_0000_0000
 TABLES = 24
 RAM = ((0, 1 << 24),)
 UPPER = P | RW | A
@@ -64,3 +67,21 @@ def verdict(tables, text, **about):
     """What one sentence comes to."""
     (found,) = verdicts(tables, text, **about)
     return found
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A change of the tables that breaks a sentence, and the mapping that is to be named."""
+
+    change: object
+    va: int | None = None
+
+
+def entry(va, *, add=0, drop=0, named=True):
+    """Bits of the entry that maps an address, set or cleared."""
+    return Plant(lambda tables: tables.change(va, add=add, drop=drop), va if named else None)
+
+
+def page(va, pa, flags=P | A | RW | XD):
+    """One page more."""
+    return Plant(lambda tables: tables.map(va, pa, flags, upper=UPPER if va >> 63 else OPEN), va)
