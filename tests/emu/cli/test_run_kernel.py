@@ -5,6 +5,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.formats import load_case
 from tests.emu.check.planting import without_code
 from tests.emu.cli.running import refused
+from tests.emu.load.linux.distribution_kernels import fetched
 from tests.emu.load.linux.kernels import BASE, PAGE, TABLES, TEXT, bzimage, talking, vmlinux
 from tests.packing import gzipped
 
@@ -169,3 +170,13 @@ def test_who_looks_for_symbols_as_other_commands_have_them_is_told_the_option(ru
     error = refused(run("run", "--kernel", tiny, "--symbols", "System.map"))
     assert "unrecognized arguments: --symbols System.map; a guest's symbols are given by" in error
     assert "given by" not in refused(run("run", "--kernel", tiny, "--symbol", "System.map"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suite", "broken"), [("bullseye", 0), ("bookworm", 3)])
+def test_linux_6_1_with_pae_lets_user_mode_execute_what_it_may_write(run, suite, broken):
+    path = fetched("linux-image-686-pae", "--suite", suite, "--arch", "i386")
+    ran = run("run", "--kernel", path, "--expect", "no wx", "--json")
+    (sentence,) = ran.records[0]["points"][-1]["expectations"]["sentences"]
+    rights = [each["rights"]["user"] for each in sentence.get("first", ())]
+    assert (int(broken > 0), ["rwx"] * broken) == (ran.status, rights)
