@@ -64,7 +64,7 @@ def text_of_memory(path):
     return [data[at : at + 2 * COLUMNS : 2].decode("latin-1") for at in range(0, 4000, 160)]
 
 
-def shown(arguments, command, read, path):
+def shown(qemu, arguments, command, read, path):
     """Return the lines of all pages, by QEMU's monitor: a key is pressed after each.
 
     A look may come while a page is being drawn: lines that are whole are kept, and the pages looked
@@ -72,7 +72,7 @@ def shown(arguments, command, read, path):
     """
     machine = subprocess.Popen(
         [
-            "qemu-system-x86_64",
+            qemu.partition(":")[2] or "qemu-system-x86_64",
             *("-serial", "none", "-display", "none", "-net", "none", "-m", "4096"),
             *("-cpu", "max", "-monitor", "stdio"),
             *arguments,
@@ -135,16 +135,16 @@ def check(lines, image):
 
 
 @pytest.mark.parametrize("machine", ["pc", "q35"])
-def test_text_screen_by_bios(image, machine, iso_tools, tmp_path):
+def test_text_screen_by_bios(qemu, image, machine, iso_tools, tmp_path):
     iso, dump = tmp_path / "iso", tmp_path / "dump"
     iso.write_bytes(make_iso(image))
     arguments = ["-machine", machine, "-cdrom", str(iso)]
 
-    check(shown(arguments, f'pmemsave 0xb8000 4000 "{dump}"', text_of_memory, dump), image)
+    check(shown(qemu, arguments, f'pmemsave 0xb8000 4000 "{dump}"', text_of_memory, dump), image)
 
 
 @pytest.mark.parametrize("machine", ["pc", "q35"])
-def test_framebuffer_by_uefi(image, machine, iso_tools, tmp_path):
+def test_framebuffer_by_uefi(qemu, image, machine, iso_tools, tmp_path):
     firmware = judges_folder() / "ovmf" / FIRMWARE
     if not firmware.exists():
         pytest.skip(f"no {firmware}: scripts/judges")
@@ -157,4 +157,4 @@ def test_framebuffer_by_uefi(image, machine, iso_tools, tmp_path):
         *("-drive", f"{drive},readonly=on,file={firmware}", "-drive", f"{drive},file={variables}"),
     ]
 
-    check(shown(arguments, f"screendump {dump}", text_of_pixels, dump), image)
+    check(shown(qemu, arguments, f"screendump {dump}", text_of_pixels, dump), image)
