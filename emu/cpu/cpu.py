@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import unicorn
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.descriptors import Segment
+from crosswalk.emu.cpu.descriptors import BIG, Segment
 from crosswalk.emu.cpu.engine import LIBRARY, MAXPHYADDR, MODEL, SavedState, handle_of
 from crosswalk.emu.cpu.events import Event
 from crosswalk.emu.cpu.ram import Ram
@@ -25,6 +25,9 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr", "gdt", "idt")
 
 _SEGMENT = struct.Struct("<IxxxxQII")
 _BASE_AND_LIMIT = struct.Struct("<8xQI")
+_FLAGS_AT = 20
+# Of ES, CS, SS and DS, which lie in this order: bases of ES, SS and DS, and the flags of SS.
+_DATA_SEGMENTS = struct.Struct("<8xQ40xQ4xI8xQ")
 _RSP = GENERAL.index("rsp")
 # Bits of QEMU's word of modes, which has the CPL, too (QEMU target/i386/cpu.h, HF_…).
 _CPL, _SHADOW, _CODE_32, _STACK_32, _BASED = 3, 1 << 3, 1 << 4, 1 << 5, 1 << 6
@@ -68,7 +71,6 @@ class Cpu:
         self._has_guests = engine.ctl_get_cpu_model() != MODEL
         self._handle = handle_of(engine)
         self._saved = saved = SavedState(engine)
-        self._pointer = saved.pointer
         self._bytes, self._longs, self._quads = saved.bytes, saved.longs, saved.quads
         self._general = [layout.quads[name] for name in GENERAL]
         self._rip, self._cr2 = layout.quads["rip"], layout.quads["cr2"]
@@ -81,6 +83,10 @@ class Cpu:
         self._mode_at = layout.mode
         self._va, self._pa, self._flags = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_uint64()
         # The binding's own calls take several times as long.
+        self._save, self._restore = (
+            functools.partial(call, self._handle, saved.pointer)
+            for call in (LIBRARY.uc_context_save, LIBRARY.uc_context_restore)
+        )
         of_flags = (self._handle, ctypes.c_int(x86.UC_X86_REG_EFLAGS), ctypes.byref(self._flags))
         self._read_flags = functools.partial(LIBRARY.uc_reg_read, *of_flags)
         self._write_flags = functools.partial(LIBRARY.uc_reg_write, *of_flags)
@@ -97,7 +103,7 @@ class Cpu:
 
     def load(self) -> None:
         """Take over the CPU's state."""
-        LIBRARY.uc_context_save(self._handle, self._pointer)
+        self._save()
 
     @contextmanager
     def changed(self) -> Iterator[None]:
@@ -108,7 +114,7 @@ class Cpu:
 
     def store(self) -> None:
         """Give the CPU its state; TLB and memory stay as they are."""
-        LIBRARY.uc_context_restore(self._handle, self._pointer)
+        self._restore()
 
     @property
     def rip(self) -> int:
@@ -262,6 +268,10 @@ class Cpu:
         """Return the selector of a segment register, by its name in `SEGMENTS`."""
         return self._longs[self._segments[name] >> 2]
 
+    def segment_flags(self, name: str) -> int:
+        """Return the flags of a segment register, as `Segment` has them."""
+        return self._longs[self._segments[name] + _FLAGS_AT >> 2]
+
     def set_segment(self, name: str, value: Segment) -> None:
         """Set a segment or table register, with none of the checks that an instruction makes.
 
@@ -285,13 +295,12 @@ class Cpu:
         if mode & _LMA and code.long:
             mode |= _CODE_64
         else:
-            ss = self.segment("ss")
-            if code.big:
+            es, ss, flags, ds = _DATA_SEGMENTS.unpack_from(self._bytes, self._layout.segments)
+            if code.flags & BIG:
                 mode |= _CODE_32
-            if ss.big:
+            if flags & BIG:
                 mode |= _STACK_32
-            based = ss.base or self.table("ds")[0] or self.table("es")[0]
-            if based or not mode & _CODE_32 or not mode & _PROTECTED or mode & _VM:
+            if ss or ds or es or not mode & _CODE_32 or not mode & _PROTECTED or mode & _VM:
                 mode |= _BASED
         self._longs[self._mode_at] = mode
 

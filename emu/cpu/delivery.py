@@ -151,9 +151,9 @@ def _enter(cpu: Cpu, event: Event, rflags: int) -> None:
     if event.cr2 is not None:
         cpu.cr2 = event.cr2
     null = Segment(new_cpl, 0, 0, new_cpl << 13) if new_cpl != cpl else None
-    segment = target.segment
-    # The base of a code segment counts for nothing in 64-bit mode.
-    entered = Segment(segment.selector & ~3 | new_cpl, 0, segment.limit, segment.flags)
+    entered = target.segment.at(new_cpl)
+    if entered.base:  # In 64-bit mode it counts for nothing.
+        entered = entered._replace(base=0)
     cpu.enter(entered, new_cpl, null)
     cpu.rip = gate.offset
     cpu.store()

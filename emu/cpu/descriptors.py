@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 __all__ = [
+    "BIG",
     "LONG_GATE_BYTES",
     "PROTECTED_GATE_BYTES",
     "Descriptor",
@@ -31,8 +32,11 @@ _KEPT = 4096
 # Of a segment descriptor, in its upper 32 bits.
 _PRESENT, _NOT_SYSTEM, _IS_CODE, _CONFORMING_OR_DOWN = 1 << 15, 1 << 12, 1 << 11, 1 << 10
 _WRITABLE, _ACCESSED = 1 << 9, 1 << 8
-_LONG, _BIG, _GRANULAR = 1 << 21, 1 << 22, 1 << 23
+_LONG, _GRANULAR = 1 << 21, 1 << 23
 _KEPT_FLAGS = 0x00F0_FF00
+
+BIG = 1 << 22
+"""The flag D or B among the flags of a segment."""
 
 
 class Segment(NamedTuple):
@@ -54,7 +58,13 @@ class Segment(NamedTuple):
     @property
     def big(self) -> bool:
         """The D or B flag: operands and addresses, or the stack pointer, have 32 bits, not 16."""
-        return bool(self.flags & _BIG)
+        return bool(self.flags & BIG)
+
+    def at(self, rpl: int) -> "Segment":
+        """Return this segment with another RPL in its selector."""
+        if self.selector & 3 == rpl:
+            return self
+        return self._replace(selector=self.selector & ~3 | rpl)
 
     def reaches(self, first: int, last: int) -> bool:
         """Return whether the limit allows the bytes from offset `first` to `last` of data."""
@@ -157,5 +167,5 @@ def parse_descriptor(selector: int, data: bytes) -> Descriptor:
         conforming=code and bool(flags & _CONFORMING_OR_DOWN),
         writable=data_segment and bool(flags & _WRITABLE),
         accessed=bool(flags & _ACCESSED),
-        is_64_bit_code=code and flags & (_LONG | _BIG) == _LONG,
+        is_64_bit_code=code and flags & (_LONG | BIG) == _LONG,
     )

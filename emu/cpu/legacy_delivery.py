@@ -9,10 +9,12 @@ the order of checks and error codes; vol. 3B, "Interrupt and Exception Handling"
 mode.
 """
 
-from typing import NamedTuple
+import struct
+from typing import NamedTuple, NoReturn
 
 from crosswalk.emu.cpu.cpu import Cpu
 from crosswalk.emu.cpu.descriptors import (
+    BIG,
     PROTECTED_GATE_BYTES,
     Descriptor,
     Gate,
@@ -53,7 +55,9 @@ _CLEARED = ~(RFlags.TF | RFlags.NT | RFlags.RF | RFlags.VM)
 _CLEARED_AND_MASKED = _CLEARED & ~RFlags.IF
 _TSS_32 = 1 << 11
 """The bit of a TSS descriptor's type, among its segment's flags, that tells 32-bit ones."""
+_STACK_32, _STACK_16 = struct.Struct("<IH"), struct.Struct("<HH")
 _IVT_ENTRY = 4
+_TOP_32 = 0xFFFF_FFFF
 
 
 class _Stack(NamedTuple):
@@ -72,8 +76,7 @@ def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
         raise NotEmulated(f"{name} in virtual-8086 mode")
     external = 0 if event.kind is _SOFTWARE else EXTERNAL
     cpl, code = cpu.cpl, cpu.selector("cs")
-    old = _Stack(cpu.segment("ss"), cpu.rsp & 0xFFFF_FFFF)
-    eip = cpu.rip & 0xFFFF_FFFF
+    rsp, eip = cpu.rsp, cpu.rip & _TOP_32
     cpu.forget_exception()
     if cpl:  # From here on memory is reached with the supervisor's rights.
         cpu.set_cpl(0)
@@ -83,11 +86,12 @@ def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
     target = code_descriptor(cpu, gate.selector, cpl, external)
     new_cpl = cpl if target.conforming else target.dpl
     size = 2 if gate.type in _SHORT_GATES else 4
-    stack, frame = old, []
+    frame = [saved_flags(event, rflags), code, eip]
     if new_cpl < cpl:
         stack = _inner_stack(cpu, new_cpl, external)
-        frame = [old.segment.selector, old.pointer]
-    frame += [saved_flags(event, rflags), code, eip]
+        frame = [cpu.selector("ss"), rsp & _TOP_32, *frame]
+    else:
+        stack = _Stack(cpu.segment("ss"), rsp & _TOP_32)
     if event.kind is _EXCEPTION and event.vector in WITH_ERROR_CODE:
         frame.append(event.error_code)
     if gate.offset > target.segment.limit:
@@ -101,13 +105,10 @@ def enter_protected(cpu: Cpu, event: Event, rflags: int) -> None:
         if not stack.loaded.accessed:
             mark_accessed(cpu, stack.segment.selector)
         new_stack = stack.segment
-    cpu.rsp = _merged(cpu.rsp, pointer, stack)
+    cpu.rsp = _merged(rsp, pointer, stack)
     if event.cr2 is not None:
         cpu.cr2 = event.cr2
-    segment = target.segment
-    selector = segment.selector & ~3 | new_cpl
-    entered = Segment(selector, segment.base, segment.limit, segment.flags)
-    cpu.enter(entered, new_cpl, new_stack)
+    cpu.enter(target.segment.at(new_cpl), new_cpl, new_stack)
     cpu.rip = gate.offset
     cpu.store()
     cpu.rflags = rflags & (_CLEARED_AND_MASKED if gate.masks_interrupts else _CLEARED)
@@ -131,19 +132,15 @@ def _gate(cpu: Cpu, event: Event, cpl: int, external: int) -> Gate:
 
 def _inner_stack(cpu: Cpu, level: int, external: int) -> _Stack:
     """Return the stack that the TSS has for a privilege level."""
-    if cpu.segment("tr").flags & _TSS_32:
-        data = read_tss(cpu, 4 + 8 * level, 6, external)
-        pointer, selector = int.from_bytes(data[:4], "little"), data[4:6]
+    if cpu.segment_flags("tr") & _TSS_32:
+        pointer, number = _STACK_32.unpack(read_tss(cpu, 4 + 8 * level, 6, external))
     else:
-        data = read_tss(cpu, 2 + 4 * level, 4, external)
-        pointer, selector = int.from_bytes(data[:2], "little"), data[2:4]
-    number = int.from_bytes(selector, "little")
+        pointer, number = _STACK_16.unpack(read_tss(cpu, 2 + 4 * level, 4, external))
     found = descriptor(cpu, number, _TS, external)
-    error = number & ~3 | external
     if number & 3 != level or found.dpl != level or not found.writable:
-        raise Fault(_TS, error)
+        raise Fault(_TS, number & ~3 | external)
     if not found.present:
-        raise Fault(Vector.SS, error)
+        raise Fault(Vector.SS, number & ~3 | external)
     return _Stack(found.segment, pointer, found)
 
 
@@ -152,32 +149,33 @@ def _push_to(cpu: Cpu, stack: _Stack, frame: list[int], size: int, external: int
 
     A stack may wrap from one value to the next.
     """
-    big = stack.segment.big
-    mask, base = 0xFFFF_FFFF if big else 0xFFFF, stack.segment.base
+    segment = stack.segment
+    mask, base = _TOP_32 if segment.flags & BIG else 0xFFFF, segment.base
     top = stack.pointer & mask
     bottom = top - size * len(frame)
     if bottom >= 0:
-        _require_room(stack, bottom, top - 1, external)
+        if not segment.reaches(bottom, top - 1):
+            _no_room(stack, external)
         if base + top <= 1 << 32:
             push(cpu, base + bottom, frame, size)
             return bottom
     for number in range(1, len(frame) + 1):
         at = top - size * number & mask
-        _require_room(stack, at, at + size - 1, external)
+        if not segment.reaches(at, at + size - 1):
+            _no_room(stack, external)
     for number, value in enumerate(frame, 1):
-        push(cpu, base + (top - size * number & mask) & 0xFFFF_FFFF, [value], size)
+        push(cpu, base + (top - size * number & mask) & _TOP_32, [value], size)
     return bottom & mask
 
 
-def _require_room(stack: _Stack, first: int, last: int, external: int) -> None:
-    if not stack.segment.reaches(first, last):
-        loaded = 0 if stack.loaded is None else stack.segment.selector & ~3
-        raise Fault(Vector.SS, loaded | external)
+def _no_room(stack: _Stack, external: int) -> NoReturn:
+    loaded = 0 if stack.loaded is None else stack.segment.selector & ~3
+    raise Fault(Vector.SS, loaded | external)
 
 
 def _merged(rsp: int, pointer: int, stack: _Stack) -> int:
     """Return the stack pointer; of that of a 16-bit stack, the upper half is as it was."""
-    if stack.segment.big:
+    if stack.segment.flags & BIG:
         return pointer
     upper = stack.pointer if stack.loaded else rsp
     return upper & 0xFFFF_0000 | pointer
@@ -190,7 +188,7 @@ def enter_real(cpu: Cpu, event: Event, rflags: int) -> None:
     """
     external = 0 if event.kind is Kind.SOFTWARE else EXTERNAL
     code, ip = cpu.segment("cs"), cpu.rip
-    stack = _Stack(cpu.segment("ss"), cpu.rsp & 0xFFFF_FFFF)
+    stack = _Stack(cpu.segment("ss"), cpu.rsp & _TOP_32)
     cpu.forget_exception()
     ivt, at = cpu.segment("idt"), event.vector * _IVT_ENTRY
     if at + _IVT_ENTRY - 1 > ivt.limit:

@@ -85,9 +85,8 @@ def push(cpu: Cpu, bottom: int, values: list[int], size: int) -> None:
 
     A fault is that of the first value that can't be written.
     """
-    if size < _QUAD:
-        mask = (1 << 8 * size) - 1
-        values = [value & mask for value in values]
+    if size == 2:  # What is pushed to a 32-bit frame has no more bits.
+        values = [value & 0xFFFF for value in values]
     frame = _FRAMES[size, len(values)].pack(*reversed(values))
     first = bottom + len(frame) - size
     if bottom % PAGE_BYTES + len(frame) <= PAGE_BYTES:

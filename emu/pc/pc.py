@@ -498,7 +498,7 @@ class Machine:
         if injected is not None:
             self._deliver(injected, injected=True)
         else:
-            self._deliver(raised(self.cpu, vector))
+            self._deliver(raised(self.cpu, vector), loaded=hypervisor is None)
 
     @property
     def _own_hypervisor(self) -> GuestHypervisor | None:
@@ -528,14 +528,18 @@ class Machine:
             self._deliver(Event(Vector.UD, Kind.EXCEPTION))
         return True
 
-    def _deliver(self, event: Event, *, injected: bool = False) -> None:
-        """Have an event's handler entered, or what becomes of it; `injected` is one by VMRUN."""
+    def _deliver(self, event: Event, *, injected: bool = False, loaded: bool = False) -> None:
+        """Have an event's handler entered, or what becomes of it; `injected` is one by VMRUN.
+
+        `loaded` says that the state of the CPU has just been taken over.
+        """
         hypervisor = self._own_hypervisor
         if hypervisor is not None:
             if not injected and hypervisor.intercepted(event):
                 return
             hypervisor.foresee()
-        self.cpu.load()
+        if not loaded:
+            self.cpu.load()
         rip, cpl = self.cpu.rip, self.cpu.cpl
         try:
             delivered = deliver(self.cpu, event, loaded=True)
