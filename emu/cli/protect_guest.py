@@ -13,6 +13,7 @@ from crosswalk.emu.cli.expecting import (
     record,
     report_beside,
 )
+from crosswalk.emu.cli.failing import protect_failures
 from crosswalk.emu.cli.host_machine import chosen_host, chosen_kind
 from crosswalk.emu.cli.names import guest_names
 from crosswalk.emu.cli.output import command_text, emit, remark
@@ -49,7 +50,10 @@ def protect_guest(options: argparse.Namespace) -> int:
     """Run the scenario of the built-in guest under nested paging; return the exit status."""
     sentences = chosen_sentences(options)
     kind = chosen_kind(options)
-    machine = chosen_host(options) if kind is not TableKind.NPT else None
+    machine = None
+    if kind is not TableKind.NPT:
+        with protect_failures(options):
+            machine = chosen_host(options)
     # Without --tables the table is that of AMD's nested paging alone.
     attacks = ATTACKS if options.tables is None else attacks_for(kind)
 
@@ -60,13 +64,14 @@ def protect_guest(options: argparse.Namespace) -> int:
         return run_scenario(subject, attacks=attacks), expected
 
     started = time.perf_counter()
-    if machine is None:
-        # What may crash Unicorn runs in a child.
-        scenario, expected = contained(lambda: run(protected_guest()))
-    else:
-        remark(f"{machine.version}: the whole scenario takes a minute or two")
-        with Monitor(machine, seconds=_SECONDS) as monitor:
-            scenario, expected = run(protected_guest(monitor, kind))
+    with protect_failures(options):
+        if machine is None:
+            # What may crash Unicorn runs in a child.
+            scenario, expected = contained(lambda: run(protected_guest()))
+        else:
+            remark(f"{machine.version}: the whole scenario takes a minute or two")
+            with Monitor(machine, seconds=_SECONDS) as monitor:
+                scenario, expected = run(protected_guest(monitor, kind))
     seconds = time.perf_counter() - started
     where = None if machine is None else machine.version
     if options.json:

@@ -11,13 +11,13 @@ from crosswalk.emu.cli.blame import Rerun, blame_at, blame_key
 from crosswalk.emu.cli.boot_points import point_named
 from crosswalk.emu.cli.check import machine_spaces
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine
+from crosswalk.emu.cli.failing import protect_failures
 from crosswalk.emu.cli.host_machine import chosen_kind
 from crosswalk.emu.cli.kernel_report import kernel_record, report_kernel
 from crosswalk.emu.cli.names import kernel_names
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.protect_kernel_ept import protect_kernel_ept
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.linux.image import KernelImage, load_kernel
 from crosswalk.emu.load.points import Point, PointKind
 from crosswalk.emu.protect.kernel.moment import DEFAULT_SYMBOL, begins_at
@@ -93,18 +93,14 @@ def protect_kernel(options: argparse.Namespace) -> int:
         return run_protected(rams[1], guest, protect_at, seconds, looking), found
 
     remark(f"{options.kernel}: {kernel.release or 'a kernel'}, {size >> 20} MiB")
-    try:
+    with protect_failures(options):
         remark("booting without nested paging…")
         plain = contained(lambda: run_plain(rams[0], guest, protect_at, seconds))
         remark("booting under nested paging…")
         protected, expected = contained(work)
-    except GuestFailure as failure:
-        for line in failure.lines:
-            remark(line)
-        raise
-    quiet = replace(guest, on_line=None)
-    rerun = Rerun(lambda ram: boot_kernel(ram, quiet), (), protect_at, seconds)
-    blamed = blame_at(options, kernel, rerun)
+        quiet = replace(guest, on_line=None)
+        rerun = Rerun(lambda ram: boot_kernel(ram, quiet), (), protect_at, seconds)
+        blamed = blame_at(options, kernel, rerun)
     differing = np.flatnonzero(rams[0].words != rams[1].words)
     pairs = [(int(rams[0].words[at]), int(rams[1].words[at])) for at in differing.tolist()]
     found = tuple(checks(plain, protected, pairs))

@@ -6,11 +6,11 @@ from typing import Any
 
 from crosswalk.emu.cli.check import machine_spaces
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine
+from crosswalk.emu.cli.failing import protect_failures
 from crosswalk.emu.cli.host_machine import chosen_host, chosen_kind
 from crosswalk.emu.cli.kernel_report import kernel_record, report_kernel
 from crosswalk.emu.cli.names import kernel_names
 from crosswalk.emu.cli.output import remark
-from crosswalk.emu.load.failure import GuestFailure
 from crosswalk.emu.load.points import Point
 from crosswalk.emu.monitor.monitor import Monitor
 from crosswalk.emu.protect.kernel.ept_moment import require_point
@@ -32,7 +32,8 @@ def protect_kernel_ept(options: argparse.Namespace, guest: Guest, protect_at: Po
     sentences = chosen_sentences(options)
     if options.protect_at is not None:
         require_point(protect_at, kind, guest.kernel)
-    machine = chosen_host(options, BOCHS_SETTINGS)
+    with protect_failures(options):
+        machine = chosen_host(options, BOCHS_SETTINGS)
     require_point(protect_at, kind, guest.kernel)
     expected: list[Result] = []
 
@@ -44,22 +45,20 @@ def protect_kernel_ept(options: argparse.Namespace, guest: Guest, protect_at: Po
     kernel = guest.kernel
     remark(f"{options.kernel}: {kernel.release or 'a kernel'}, {options.ram} MiB")
     remark(f"booting in {machine.version}: some minutes…")
-    try:
-        with Monitor(machine, seconds=options.timeout) as monitor:
-            boot = run_under_ept(
-                monitor,
-                guest,
-                size=options.ram << 20,
-                kind=kind,
-                protect_at=protect_at,
-                seconds=options.timeout,
-                look=look if sentences else None,
-                notice=remark,
-            )
-    except GuestFailure as failure:
-        for line in failure.lines:
-            remark(line)
-        raise
+    with (
+        protect_failures(options),
+        Monitor(machine, seconds=options.timeout) as monitor,
+    ):
+        boot = run_under_ept(
+            monitor,
+            guest,
+            size=options.ram << 20,
+            kind=kind,
+            protect_at=protect_at,
+            seconds=options.timeout,
+            look=look if sentences else None,
+            notice=remark,
+        )
     found = tuple(ept_checks(boot))
     return report_kernel(
         options,

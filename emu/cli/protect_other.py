@@ -12,6 +12,7 @@ from crosswalk.emu.cli.blame import Rerun, blame_at, blame_key
 from crosswalk.emu.cli.boot_points import point_named
 from crosswalk.emu.cli.check import machine_spaces
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine
+from crosswalk.emu.cli.failing import protect_failures
 from crosswalk.emu.cli.guest_files import chosen_guest, guest_file, guest_text, names_in_guest
 from crosswalk.emu.cli.host_machine import chosen_kind
 from crosswalk.emu.cli.kernel_report import kernel_record, nothing_came, report_kernel
@@ -85,21 +86,24 @@ def protect_other(options: argparse.Namespace) -> int:
 
         return run_guest_protected(rams[1], run, look if sentences else None), found
 
+    def both() -> tuple[PlainBoot, int | None, ProtectedBoot, list[Result]]:
+        try:
+            remark("running without nested paging…")
+            plain, status = contained(lambda: run_guest_plain(rams[0], run))
+            remark(f"running, under nested paging from {run.protect_at} on…")
+            return plain, status, *contained(work)
+        except GuestFailure as failure:
+            if options.protect_at is None and str(run.protect_at) in failure.missed:
+                _, *more = failure.args
+                raise GuestFailure(f"{failure}{_ELSEWHERE}", *more) from failure
+            raise
+
     remark(guest_text(options, guest))
-    try:
-        remark("running without nested paging…")
-        plain, status = contained(lambda: run_guest_plain(rams[0], run))
-        remark(f"running, under nested paging from {run.protect_at} on…")
-        protected, expected = contained(work)
-    except GuestFailure as failure:
-        for line in failure.lines:
-            remark(line)
-        if options.protect_at is None and str(run.protect_at) in failure.missed:
-            raise GuestFailure(f"{failure}{_ELSEWHERE}", failure.lines) from failure
-        raise
-    quiet = replace(run, on_line=None)
-    rerun = Rerun(lambda ram: boot_guest(ram, quiet), (), run.protect_at, run.seconds)
-    blamed = blame_at(options, guest.image, rerun)
+    with protect_failures(options):
+        plain, status, protected, expected = both()
+        quiet = replace(run, on_line=None)
+        rerun = Rerun(lambda ram: boot_guest(ram, quiet), (), run.protect_at, run.seconds)
+        blamed = blame_at(options, guest.image, rerun)
     differing = np.flatnonzero(rams[0].words != rams[1].words)
     pairs = [(int(rams[0].words[at]), int(rams[1].words[at])) for at in differing.tolist()]
     found = [*checks(plain, protected, pairs, end=str(run.until))]

@@ -27,6 +27,7 @@ from crosswalk.emu.cli.check import (
     with_expectations,
 )
 from crosswalk.emu.cli.expecting import chosen_sentences, judged_machine, write_reports
+from crosswalk.emu.cli.failing import reported_failures
 from crosswalk.emu.cli.guest_files import chosen_guest, guest_record, guest_text, names_in_guest
 from crosswalk.emu.cli.names import symbols_of
 from crosswalk.emu.cli.nested_points import (
@@ -51,15 +52,16 @@ from crosswalk.emu.report.expectations import (
     expectation_lines,
     expectations_document,
 )
+from crosswalk.emu.report.failure_json import EndedJson, FailureJson, ended_document
 from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.run_json import (
     GuestJson,
     NestedPointJson,
     PointJson,
+    RunEndedJson,
     RunJson,
     UnansweredJson,
     UnfollowedJson,
-    failure_document,
 )
 from crosswalk.emu.report.text import context_text, range_text
 from crosswalk.emu.report.verdict import summary_record, verdict_lines
@@ -159,12 +161,17 @@ def run(options: argparse.Namespace) -> int:
         boot = booting(ram, remark if options.console else None)
         return _boot(options, guest, boot, sentences, (points, until))
 
-    booted = contained(work)
+    def document(failure: FailureJson | EndedJson) -> dict[str, Any]:
+        nothing = _Booted((), False, None, None, "", ())
+        return _document(options, guest, nothing, failure.message, ended=failure)
+
+    with reported_failures(options, document):
+        booted = contained(work)
     if booted.failure is not None:
         for line in booted.failure.lines:
             remark(line)
         if not booted.whole:
-            return _report_failure(options, guest, booted, booted.failure, [*points, until])
+            return _report_failure(options, guest, booted, booted.failure)
     if options.save is not None:
         _save(options.save, ram, booted.points[-1].reached)
     rerun = Rerun(booting, points, until, options.timeout)
@@ -378,7 +385,6 @@ def _report_failure(
     guest: OpenedGuest,
     booted: _Booted,
     failure: GuestFailure,
-    points: Sequence[Point],
 ) -> int:
     """Report a guest that didn't get to its last point; return 1 for what was found before that.
 
@@ -392,9 +398,7 @@ def _report_failure(
         if word.status == 1:
             text, status = f"{word.text}; {failure}", 1
     if options.json:
-        reached = {each.reached.point for each in booted.points}
-        missed = [str(each) for each in points if each not in reached]
-        emit(_document(options, guest, booted, text, missed=missed))
+        emit(_document(options, guest, booted, text))
     if status == 2:
         raise failure
     if not options.json:
@@ -409,13 +413,18 @@ def _document(
     booted: _Booted,
     verdict: str,
     *,
-    missed: Sequence[str] = (),
+    ended: FailureJson | EndedJson | None = None,
     blamed: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Return all that was found, in the form of `RunJson`; `missed` are points not reached."""
+    """Return all that was found, in the form of `RunJson`, or `RunEndedJson`.
+
+    `ended` is what ended the run from outside of it.
+    """
     points = [_point_document(point) for point in booted.points]
-    failure = booted.failure
-    document = RunJson(
+    failure = ended if booted.failure is None else ended_document(booted.failure)
+    kind = RunEndedJson if isinstance(failure, EndedJson) else RunJson
+    ending: dict[str, Any] = {} if failure is None else {"failure": failure}
+    document = kind(
         format="crosswalk-run/1",
         **{name: sum(getattr(each, name) for each in points) for name in _SUMS},
         predicted_only=_sums(each.predicted_only for each in points),
@@ -429,9 +438,7 @@ def _document(
         guest=GuestJson(**guest_record(guest)),
         points=points,
         guest_exit=UNSET if booted.exit_code is None else booted.exit_code,
-        failure=UNSET
-        if failure is None or failure.state is None
-        else failure_document(str(failure), failure.state, missed),
+        **ending,
         **blame_key(blamed or []),
         unanswered=[UnansweredJson(**each) for each in booted.unanswered_records],
         verdict=verdict,

@@ -265,7 +265,7 @@ class Boot:
         return GuestFailure(message, tuple(state_lines(state)), (), state)
 
     def _last_state(self, ended: Ended) -> LastState:
-        return last_state(self.machine, ended, self.code)
+        return last_state(self.machine, ended, self.code, map(str, self._pending))
 
 
 def _paging(

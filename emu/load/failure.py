@@ -1,6 +1,6 @@
 """A guest that failed: the error, and the state that it left behind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 
@@ -35,6 +35,7 @@ class LastState:
     `bits` bits, which is called `symbol`. `callers` are the return addresses on the stack with
     their names, or what may be one, the last one first; `unanswered` is what was asked of hardware
     that isn't there. `names` has what the code is called at which events occurred, and that asked.
+    `pending` are the points that were asked for, and not reached.
     """
 
     ended: Ended
@@ -51,6 +52,7 @@ class LastState:
     callers: tuple[tuple[int, str | None], ...]
     unanswered: Unanswered
     names: dict[int, str]
+    pending: tuple[str, ...]
 
 
 class GuestFailure(CrosswalkError):
@@ -76,8 +78,13 @@ class GuestFailure(CrosswalkError):
         return str(self.args[0])
 
 
-def last_state(machine: Machine, ended: Ended, code: CodeNames) -> LastState:
-    """Return what a run of a machine that ended so left behind, with the names of its code."""
+def last_state(
+    machine: Machine, ended: Ended, code: CodeNames, pending: Iterable[str] = ()
+) -> LastState:
+    """Return what a run of a machine that ended so left behind, with the names of its code.
+
+    `pending` are the points that it hasn't reached.
+    """
     cpu = machine.cpu
     cpu.load()
     rip = cpu.linear(cpu.rip)
@@ -101,6 +108,7 @@ def last_state(machine: Machine, ended: Ended, code: CodeNames) -> LastState:
         callers=tuple((each, code.name_behind(each)) for each in callers),
         unanswered=machine.unanswered,
         names={address: name for address, name in names.items() if name is not None},
+        pending=tuple(pending),
     )
 
 

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 from xml.etree import ElementTree as ET
 
-import msgspec
 import numpy as np
+from msgspec import UNSET, Meta, UnsetType, field
 
 from crosswalk.emu.report.annotations import annotation
 from crosswalk.emu.report.junit import clean
@@ -15,6 +15,7 @@ from crosswalk.emu.report.text import count_text, range_text
 from crosswalk.walker.entry import FORMATS
 from crosswalk.walker.expectations import Evidence, FlawedEntry, Judged, Outcome
 from crosswalk.walker.expectations.sentences import Flaw, NoEntries
+from crosswalk.walker.formats.documents import Count, Document, Hex64
 from crosswalk.walker.symbols import Names
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
 _WORDS = {Outcome.HOLDS: "holds", Outcome.BROKEN: "BROKEN", Outcome.UNSAID: "can't be said"}
 _WIDTH = max(map(len, _WORDS.values()))
 _CLASS = "crosswalk.expect"
+
+Rwx = Annotated[str, Meta(pattern=r"^[r-][w-][x-]\Z")]
 
 _Labels = tuple[str | None, str | None]
 """The names of the region and the symbol that an address is in."""
@@ -188,51 +191,51 @@ def _called(labels: _Labels) -> str:
     return f"  {called}" if called else ""
 
 
-class RightsJson(msgspec.Struct):
+class RightsJson(Document, frozen=True):
     """What the supervisor and the user may do, as rwx with dashes."""
 
-    supervisor: str
-    user: str
+    supervisor: Rwx
+    user: Rwx
 
 
-class EvidenceJson(msgspec.Struct, omit_defaults=True):
+class EvidenceJson(Document, frozen=True, omit_defaults=True):
     """Mappings in a row that break a sentence; `change` is what became of them since a point.
 
     With `stride` they all map one page, every so many bytes.
     """
 
-    va: str
-    pa: str
-    size: int
-    mappings: int
-    flags: str
+    va: Hex64
+    pa: Hex64
+    size: Count
+    mappings: Count
+    flags: Hex64
     rights: RightsJson
-    stride: int | None = None
-    root: str | None = None
-    roots: int | None = None
-    region: str | None = None
-    symbol: str | None = None
-    change: str | None = None
+    stride: Count | UnsetType = UNSET
+    root: Hex64 | UnsetType = UNSET
+    roots: Count | UnsetType = UNSET
+    region: str | UnsetType = UNSET
+    symbol: str | UnsetType = UNSET
+    change: str | UnsetType = UNSET
 
 
-class EntryJson(msgspec.Struct, omit_defaults=True):
+class EntryJson(Document, frozen=True, omit_defaults=True):
     """An entry that breaks a sentence about entries: its table's level, its address, its value.
 
     `va` is the lowest linear address found that it translates; `reserved_bits` are those that it
     sets.
     """
 
-    level: int
-    pa: str
-    entry: str
-    va: str
-    reserved_bits: str | None = None
-    root: str | None = None
-    region: str | None = None
-    symbol: str | None = None
+    level: Annotated[int, Meta(ge=1, le=5)]
+    pa: Hex64
+    entry: Hex64
+    va: Hex64
+    reserved_bits: Hex64 | UnsetType = UNSET
+    root: Hex64 | UnsetType = UNSET
+    region: str | UnsetType = UNSET
+    symbol: str | UnsetType = UNSET
 
 
-class SentenceJson(msgspec.Struct, omit_defaults=True):
+class SentenceJson(Document, frozen=True, omit_defaults=True):
     """A sentence, where it stands, and what it came to.
 
     `mappings` is how many break it, where they are counted; `first` are the first of them, or
@@ -243,27 +246,27 @@ class SentenceJson(msgspec.Struct, omit_defaults=True):
 
     text: str
     outcome: Literal["holds", "broken", "unsaid"]
-    file: str | None = None
-    line: int | None = None
-    point: str | None = None
-    tables: Literal["loader"] | None = None
-    reason: str | None = None
-    assumption: str | None = None
-    mappings: int | None = None
-    first: list[EvidenceJson] = []
+    file: str | UnsetType = UNSET
+    line: Count | UnsetType = UNSET
+    point: str | UnsetType = UNSET
+    tables: Literal["loader"] | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    assumption: str | UnsetType = UNSET
+    mappings: Count | UnsetType = UNSET
+    first: list[EvidenceJson] = field(default_factory=list)
     more: bool = False
-    entries: int | None = None
-    first_entries: list[EntryJson] = []
+    entries: Count | UnsetType = UNSET
+    first_entries: list[EntryJson] = field(default_factory=list)
 
 
-class ExpectationsJson(msgspec.Struct):
+class ExpectationsJson(Document, frozen=True):
     """All sentences, and how many came to what."""
 
     format: Literal["crosswalk-expectations/1"]
     sentences: list[SentenceJson]
-    holds: int
-    broken: int
-    unsaid: int
+    holds: Count
+    broken: Count
+    unsaid: Count
 
 
 def expectations_document(results: Sequence[Result]) -> ExpectationsJson:
@@ -280,19 +283,20 @@ def expectations_document(results: Sequence[Result]) -> ExpectationsJson:
 
 def _sentence(result: Result) -> SentenceJson:
     judged, sentence = result.judged, result.judged.sentence
+    count = UNSET if judged.count is None else judged.count
     return SentenceJson(
         text=sentence.text,
         outcome=judged.outcome.value,
-        file=sentence.place if sentence.line else None,
-        line=sentence.line or None,
-        point=result.point or None,
-        tables="loader" if result.loader else None,
-        reason=result.reason or None,
-        assumption=result.assumption or None,
-        mappings=None if result.of_entries else judged.count,
+        file=sentence.place if sentence.line else UNSET,
+        line=sentence.line or UNSET,
+        point=result.point or UNSET,
+        tables="loader" if result.loader else UNSET,
+        reason=result.reason or UNSET,
+        assumption=result.assumption or UNSET,
+        mappings=UNSET if result.of_entries else count,
         first=[_evidence(*each, named=result.named) for each in result.evidence],
         more=judged.more,
-        entries=judged.count if result.of_entries else None,
+        entries=count if result.of_entries else UNSET,
         first_entries=[_entry(*each, named=result.named) for each in result.entries],
     )
 
@@ -307,12 +311,12 @@ def _evidence(evidence: Evidence, labels: _Labels, *, named: bool) -> EvidenceJs
         mappings=found.count,
         flags=hex(found.flags),
         rights=RightsJson(found.rights.supervisor, found.rights.user),
-        stride=found.stride or None,
-        root=hex(evidence.context.root) if named else None,
-        roots=evidence.roots if named else None,
-        region=region,
-        symbol=symbol,
-        change=evidence.note or None,
+        stride=found.stride or UNSET,
+        root=hex(evidence.context.root) if named else UNSET,
+        roots=evidence.roots if named else UNSET,
+        region=UNSET if region is None else region,
+        symbol=UNSET if symbol is None else symbol,
+        change=evidence.note or UNSET,
     )
 
 
@@ -323,10 +327,10 @@ def _entry(found: FlawedEntry, labels: _Labels, *, named: bool) -> EntryJson:
         pa=hex(found.pa),
         entry=hex(found.entry),
         va=hex(found.va),
-        reserved_bits=hex(found.reserved) if found.reserved else None,
-        root=hex(found.context.root) if named else None,
-        region=region,
-        symbol=symbol,
+        reserved_bits=hex(found.reserved) if found.reserved else UNSET,
+        root=hex(found.context.root) if named else UNSET,
+        region=UNSET if region is None else region,
+        symbol=UNSET if symbol is None else symbol,
     )
 
 

@@ -7,13 +7,16 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from crosswalk.emu.report.expectations import ExpectationsJson
+from crosswalk.emu.report.expectations import ExpectationsJson, Rwx
+from crosswalk.emu.report.failure_json import EndedJson, FailureJson
 from crosswalk.emu.report.run_json import BlamedJson, SummaryJson
 from crosswalk.walker.formats.documents import Count, Document, Hex64
 
 __all__ = [
     "ProtectBeyondJson",
     "ProtectBuiltInJson",
+    "ProtectEndedJson",
+    "ProtectFailedJson",
     "ProtectGuestJson",
     "ProtectKernelEptJson",
     "ProtectKernelJson",
@@ -25,7 +28,6 @@ Counts = dict[str, Count]
 
 Seconds = Annotated[float, Meta(ge=0)]
 TableKindName = Literal["npt", "ept", "ept-mbec"]
-Rwx = Annotated[str, Meta(pattern=r"^[r-][w-][x-]\Z")]
 
 
 class _ExpectedJson(SummaryJson, frozen=True, kw_only=True):
@@ -71,6 +73,40 @@ class CheckJson(Document, frozen=True, kw_only=True):
     holds: bool
 
 
+_NULL, _TRUTH, _EMPTY = {"type": "null"}, {"type": "boolean"}, {"const": ""}
+_BUILT = {"not_built": _EMPTY, "unprotected": _TRUTH, "as_meant": _TRUTH}
+_BY_NOTHING = {"stopped_by": _NULL, "error_code": _NULL, "gpa": _NULL}
+_STOPPED = {"protected": {"const": False}, "why_not": _EMPTY}
+_FAULTS = ["NPF", "EPT_VIOLATION"]
+_SHAPES = [
+    {
+        **_BUILT,
+        **_STOPPED,
+        "stopped_by": {"enum": _FAULTS},
+        "error_code": {"type": "integer"},
+        "gpa": {"type": "string"},
+    },
+    {
+        **_BUILT,
+        **_STOPPED,
+        "stopped_by": {"type": "string", "not": {"enum": _FAULTS}},
+        "gpa": _NULL,
+    },
+    # It ends in another way: by the guest's own fault, or the emulator's.
+    {**_BUILT, **_STOPPED, **_BY_NOTHING},
+    {**_BUILT, **_BY_NOTHING, "protected": {"const": True}},
+    {
+        **_BY_NOTHING,
+        "not_built": {"minLength": 1},
+        "why_not": _EMPTY,
+        "unprotected": _NULL,
+        "protected": _NULL,
+        "as_meant": _NULL,
+    },
+]
+"""The rows of attacks that there are: each is of one of these shapes."""
+
+
 class AttackJson(Document, frozen=True, kw_only=True):
     """An attack: whether it succeeds without protection and with it, and what stops it.
 
@@ -90,6 +126,13 @@ class AttackJson(Document, frozen=True, kw_only=True):
     why_not: str
     as_meant: bool | None
     not_built: str
+
+
+Attack = Annotated[
+    AttackJson,
+    Meta(extra_json_schema={"oneOf": [{"properties": each} for each in _SHAPES]}),
+]
+"""An attack of a shape that there is."""
 
 
 class AttackCountsJson(Document, frozen=True, kw_only=True):
@@ -112,6 +155,15 @@ class RefusedJson(Document, frozen=True, kw_only=True):
     detail: str
 
 
+_CAUSES = [
+    {"type": "null"},
+    {"type": "object", "required": ["error_code"]},
+    {"type": "object", "required": ["qualification"]},
+]
+Refused = Annotated[RefusedJson | None, Meta(extra_json_schema={"oneOf": _CAUSES})]
+"""One that has the one or the other, or none at all."""
+
+
 class ProtectedJson(_ExpectedJson, frozen=True, kw_only=True):
     """A guest that was protected from a point on, run to its end, and attacked.
 
@@ -127,7 +179,7 @@ class ProtectedJson(_ExpectedJson, frozen=True, kw_only=True):
     exits_before: Counts
     exits: Counts
     nested_faults: Counts
-    refused: RefusedJson | None
+    refused: Refused
     patched_frames: Count
     since: SinceJson
     isolated: bool
@@ -137,7 +189,7 @@ class ProtectedJson(_ExpectedJson, frozen=True, kw_only=True):
     flush_seconds: Seconds
     policy_seconds: Seconds
     checks: list[CheckJson]
-    attacks: list[AttackJson]
+    attacks: list[Attack]
     attack_counts: AttackCountsJson
     blame: list[BlamedJson] | UnsetType = UNSET
 
@@ -216,6 +268,22 @@ class ProtectBuiltInJson(_ExpectedJson, frozen=True, kw_only=True):
     attacks: list[ScenarioAttackJson]
     unprotected: list[UnprotectedJson]
     lifecycle: list[UpdateJson]
+
+
+class ProtectFailedJson(SummaryJson, frozen=True, kw_only=True):
+    """Of a guest that didn't get to its end: nothing is counted, and its last state is there."""
+
+    failure: FailureJson
+    verdict: str
+    reproduce: str
+
+
+class ProtectEndedJson(SummaryJson, frozen=True, kw_only=True):
+    """The same where no last state is kept."""
+
+    failure: EndedJson
+    verdict: str
+    reproduce: str
 
 
 class RightsJson(Document, frozen=True, kw_only=True):

@@ -1,48 +1,27 @@
 """What `run --json` prints, as types: of a kernel as the guest, and of the built-in guest."""
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from crosswalk.emu.cpu.delivery import mnemonic
-from crosswalk.emu.cpu.events import Kind
-from crosswalk.emu.load.failure import LastState
-from crosswalk.emu.pc.results import Delivered, Stop
 from crosswalk.emu.report.expectations import ExpectationsJson
-from crosswalk.walker.formats.documents import Count, Document, Hex32, Hex64
+from crosswalk.emu.report.failure_json import EndedJson, FailureJson, Level
+from crosswalk.walker.formats.documents import Count, Document, Hex64
 
 __all__ = [
     "BlamedJson",
-    "FailureJson",
     "NestedPointJson",
     "PointJson",
     "RunBuiltInJson",
+    "RunEndedJson",
     "RunJson",
     "SummaryJson",
     "UnansweredJson",
     "UnfollowedJson",
-    "failure_document",
 ]
 
 Counts = dict[str, Count]
 """How often, by name."""
-
-FailureKind = Literal[
-    "missed",
-    "exited",
-    "halted",
-    "reset",
-    "off",
-    "shutdown",
-    "stuck",
-    "not_emulated",
-    "refused",
-    "timeout",
-]
-
-Level = Annotated[int, Meta(ge=0, le=3)]
-"""A privilege level."""
 
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -89,6 +68,17 @@ class NestedPointJson(Document, frozen=True, kw_only=True):
     unreached: Count | UnsetType = UNSET
 
 
+_CHECKED = [
+    *("pages", "addresses", "probes", "agreements", "divergences", "known_divergences"),
+    *("known", "outcomes", "not_asked", "unreached"),
+]
+NestedPoint = Annotated[
+    NestedPointJson,
+    Meta(extra_json_schema={"oneOf": [{"required": ["unread"]}, {"required": _CHECKED}]}),
+]
+"""Either it couldn't be looked at, or all of what was found is there."""
+
+
 class PointJson(SummaryJson, frozen=True, kw_only=True):
     """What was found at a point of a boot.
 
@@ -112,8 +102,26 @@ class PointJson(SummaryJson, frozen=True, kw_only=True):
     known: Counts
     under: Counts
     unread: str | UnsetType = UNSET
-    nested: NestedPointJson | UnsetType = UNSET
+    nested: NestedPoint | UnsetType = UNSET
     expectations: ExpectationsJson | UnsetType = UNSET
+
+
+_TABLES = ("cr3", "tables", "levels")
+Point = Annotated[
+    PointJson,
+    Meta(
+        extra_json_schema={
+            "oneOf": [
+                {"properties": {each: {"not": {"type": "null"}} for each in _TABLES}},
+                {
+                    "properties": {each: {"type": "null"} for each in _TABLES},
+                    "required": ["unread"],
+                },
+            ]
+        }
+    ),
+]
+"""One with tables, or without any."""
 
 
 class GuestJson(Document, frozen=True, kw_only=True):
@@ -134,66 +142,6 @@ class UnansweredJson(Document, frozen=True, kw_only=True):
     count: Count
     rip: Hex64
     symbol: str | None
-
-
-class EventJson(Document, frozen=True, kw_only=True):
-    """An exception, interrupt or INT that was delivered: where it occurred, and with what.
-
-    `error_code` is that of exceptions that push one; `cr2` the address of a page fault.
-    """
-
-    kind: str
-    vector: Annotated[int, Meta(ge=0, le=255)]
-    name: str | UnsetType = UNSET
-    rip: Hex64
-    symbol: str | None
-    cpl: Level
-    error_code: Hex32 | UnsetType = UNSET
-    cr2: Hex64 | UnsetType = UNSET
-
-
-class EventsJson(Document, frozen=True, kw_only=True):
-    """How many there were, and the last of them."""
-
-    count: Count
-    last: list[EventJson]
-
-
-class ConsoleJson(Document, frozen=True, kw_only=True):
-    """How many lines the console had shown, and the last of them."""
-
-    lines: Count
-    last: list[str]
-
-
-class CodeAddressJson(Document, frozen=True, kw_only=True):
-    """A linear address of code, and what it is called."""
-
-    address: Hex64
-    symbol: str | None
-
-
-class FailureJson(Document, frozen=True, kw_only=True):
-    """Why a guest didn't get to its end, or failed by its own word, and the state it was in.
-
-    `kind` is "missed" where the end came before other points, "exited" where the guest itself ended
-    the run; `not_reached` are the points that weren't. `rip` is linear, and `code` are the
-    instructions there, of `bits` bits. `return_addresses` are words of the stack that lie behind a
-    CALL, the last one first. `screen` is the text display, line by line.
-    """
-
-    kind: FailureKind
-    message: str
-    not_reached: list[str]
-    rip: Hex64
-    symbol: str | None
-    bits: Annotated[int, Meta(ge=16, le=64, multiple_of=16)]
-    code: list[str]
-    return_addresses: list[CodeAddressJson]
-    registers: dict[str, Hex64]
-    exceptions: EventsJson
-    console: ConsoleJson
-    screen: list[str]
 
 
 class StoreJson(Document, frozen=True, kw_only=True):
@@ -242,11 +190,25 @@ class BlamedEntryJson(Document, frozen=True, kw_only=True):
     stores: list[EntryStoreJson] | UnsetType = UNSET
 
 
+_STORED = ("loader", "last", "count", "stores")
+BlamedEntry = Annotated[
+    BlamedEntryJson,
+    Meta(
+        extra_json_schema={
+            "dependentRequired": {
+                each: [other for other in _STORED if other != each] for each in _STORED
+            }
+        }
+    ),
+]
+"""One outside RAM, or with all that is known of its stores."""
+
+
 class BlamedWalkJson(Document, frozen=True, kw_only=True):
     """The entries that an address is walked by."""
 
     va: Hex64
-    entries: list[BlamedEntryJson]
+    entries: list[BlamedEntry]
 
 
 class BlamedJson(Document, frozen=True, kw_only=True):
@@ -258,22 +220,31 @@ class BlamedJson(Document, frozen=True, kw_only=True):
     walks: list[BlamedWalkJson]
 
 
-class RunJson(SummaryJson, frozen=True, kw_only=True):
+class _BootJson(SummaryJson, frozen=True, kw_only=True):
+    format: Literal["crosswalk-run/1"]
+    guest: GuestJson
+    points: list[Point]
+    guest_exit: Count | UnsetType = UNSET
+    blame: list[BlamedJson] | UnsetType = UNSET
+    unanswered: list[UnansweredJson]
+    verdict: str
+    reproduce: str
+
+
+class RunJson(_BootJson, frozen=True, kw_only=True):
     """What `run --guest` and `run --kernel` print: all points of a boot, and their sums.
 
     `guest_exit` is what the guest exited with. With `failure` it failed: the points are those that
     it got to.
     """
 
-    format: Literal["crosswalk-run/1"]
-    guest: GuestJson
-    points: list[PointJson]
-    guest_exit: Count | UnsetType = UNSET
     failure: FailureJson | UnsetType = UNSET
-    blame: list[BlamedJson] | UnsetType = UNSET
-    unanswered: list[UnansweredJson]
-    verdict: str
-    reproduce: str
+
+
+class RunEndedJson(_BootJson, frozen=True, kw_only=True):
+    """The same of a run that was ended, and of which nothing is kept: no points, no state."""
+
+    failure: EndedJson
 
 
 class RunBuiltInJson(SummaryJson, frozen=True, kw_only=True):
@@ -288,55 +259,3 @@ class RunBuiltInJson(SummaryJson, frozen=True, kw_only=True):
     expectations: ExpectationsJson | UnsetType = UNSET
     verdict: str
     reproduce: str
-
-
-_KINDS: dict[Stop, FailureKind] = {
-    Stop.ASKED: "missed",
-    Stop.EXITED: "exited",
-    Stop.HALTED: "halted",
-    Stop.RESET: "reset",
-    Stop.OFF: "off",
-    Stop.SHUTDOWN: "shutdown",
-    Stop.STUCK: "stuck",
-    Stop.NOT_EMULATED: "not_emulated",
-    Stop.REFUSED: "refused",
-    Stop.TIMEOUT: "timeout",
-}
-"""All ends of a run but those that are points of a boot: idle, a number of instructions."""
-
-
-def failure_document(message: str, state: LastState, not_reached: Sequence[str]) -> FailureJson:
-    """Return a failure as a document: its one line, the state, and the points not reached."""
-    return FailureJson(
-        kind=_KINDS[state.ended.stop],
-        message=message,
-        not_reached=list(not_reached),
-        rip=hex(state.rip),
-        symbol=state.symbol,
-        bits=state.bits,
-        code=list(state.code),
-        return_addresses=[
-            CodeAddressJson(address=hex(address), symbol=name) for address, name in state.callers
-        ],
-        registers={name: hex(value) for name, value in state.registers.items()},
-        exceptions=EventsJson(
-            count=state.delivered,
-            last=[_event(each, state.names.get(each.rip)) for each in state.events],
-        ),
-        console=ConsoleJson(lines=state.lines, last=list(state.console)),
-        screen=list(state.screen),
-    )
-
-
-def _event(delivered: Delivered, symbol: str | None) -> EventJson:
-    event, code = delivered.event, delivered.error_code
-    return EventJson(
-        kind=event.kind.value,
-        vector=event.vector,
-        name=mnemonic(event.vector) if event.kind is Kind.EXCEPTION else UNSET,
-        rip=hex(delivered.rip),
-        symbol=symbol,
-        cpl=delivered.cpl,
-        error_code=UNSET if code is None else hex(code),
-        cr2=UNSET if delivered.cr2 is None else hex(delivered.cr2),
-    )

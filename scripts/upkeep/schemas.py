@@ -16,13 +16,15 @@ from crosswalk.emu.report.finding import ReportJson
 from crosswalk.emu.report.protect_json import (
     ProtectBeyondJson,
     ProtectBuiltInJson,
+    ProtectEndedJson,
+    ProtectFailedJson,
     ProtectGuestJson,
     ProtectKernelEptJson,
     ProtectKernelJson,
     ProtectSourceJson,
 )
 from crosswalk.emu.report.protection import ProtectionJson
-from crosswalk.emu.report.run_json import RunBuiltInJson, RunJson
+from crosswalk.emu.report.run_json import RunBuiltInJson, RunEndedJson, RunJson
 from crosswalk.emu.suite.document import SuiteJson
 from crosswalk.emu.suite.results import ResultsJson
 from crosswalk.emu.suite.suite import IndexJson
@@ -53,9 +55,11 @@ FORMATS: dict[str, tuple[type, ...]] = {
         ProtectBuiltInJson,
         ProtectSourceJson,
         ProtectBeyondJson,
+        ProtectFailedJson,
+        ProtectEndedJson,
     ),
     "crosswalk-expectations-1": (ExpectationsJson,),
-    "crosswalk-run-1": (RunJson, RunBuiltInJson),
+    "crosswalk-run-1": (RunJson, RunEndedJson, RunBuiltInJson),
     "crosswalk-suite-1": (SuiteJson,),
     "crosswalk-suite-index-1": (IndexJson,),
     "crosswalk-suite-results-1": (ResultsJson,),

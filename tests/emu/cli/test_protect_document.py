@@ -25,6 +25,18 @@ def tiny(tmp_path):
 
 
 @pytest.fixture
+def failed(run, tmp_path):
+    """What protects a tiny kernel that does this once it is ready."""
+
+    def failed(program, *options):
+        path = tmp_path / "vmlinux"
+        path.write_bytes(elf_of(tiny_kernel(program)))
+        return run("protect", "--kernel", path, *KERNEL, *options, "--json")
+
+    return failed
+
+
+@pytest.fixture
 def sample(tmp_path):
     path = tmp_path / "sample.elf"
     path.write_bytes(sample_kernel(Bug.WRITABLE_MODULE))
@@ -48,6 +60,10 @@ def test_a_document_of_a_kernel_is_one_by_its_schema_and_a_wrong_one_none(run, t
         assert not fits(FORMAT, wrong), why
 
 
+def _attack(document, by):
+    return next(each for each in document["attacks"] if each["stopped_by"] == by)
+
+
 WRONG = {
     "another key": lambda it: it.update(more=1),
     "no attacks": lambda it: it.pop("attacks"),
@@ -58,6 +74,10 @@ WRONG = {
     "a check that may hold": lambda it: it["checks"][0].update(holds=None),
     "exits without numbers": lambda it: it["exits"].update(NPF="many"),
     "a slowdown of nothing": lambda it: it.update(slowdown=None),
+    "an attack that half was": lambda it: it["attacks"][0].update(as_meant=None),
+    "one that succeeds and is stopped": lambda it: _attack(it, "NPF").update(protected=True),
+    "one that nothing stops at an address": lambda it: _attack(it, "NPF").update(stopped_by=None),
+    "one that wasn't built, and was": lambda it: it["attacks"][0].update(not_built="no room"),
 }
 
 
@@ -68,8 +88,47 @@ def test_a_document_of_a_kernel_that_the_host_refused_is_one_by_its_schema(run, 
     assert 1 == ran.status
     assert "it would clear CR0.WP" in ran.document["refused"]["detail"]
     assert fits(FORMAT, ran.document)
+    without = {k: it for k, it in ran.document["refused"].items() if k != "error_code"}
+    assert not fits(FORMAT, {**ran.document, "refused": without})
     refused = {**ran.document["refused"], "rip": "0x1000"}
     assert not fits(FORMAT, {**ran.document, "refused": refused})
+
+
+def test_a_kernel_that_fails_leaves_one_document_with_its_last_state(failed):
+    ran = failed("cli\nhlt\n")
+    assert 2 == ran.status
+    (record,) = ran.records
+    assert "halted" == record["failure"]["kind"]
+    assert ["idle"] == record["failure"]["not_reached"]
+    assert record["verdict"] in ran.err.splitlines()[-1]
+    assert "0x0" != record["failure"]["registers"]["cr3"]
+    assert fits(FORMAT, record)
+    state = {key: value for key, value in record["failure"].items() if key != "registers"}
+    assert not fits(FORMAT, {**record, "failure": state})
+
+
+def test_a_kernel_that_takes_too_long_leaves_a_document(failed):
+    ran = failed("spin: jmp spin\n", "--timeout", "1")
+    assert (2, "timeout") == (ran.status, ran.document["failure"]["kind"])
+    assert fits(FORMAT, ran.document)
+
+
+def test_a_guest_that_never_comes_to_where_protection_begins_leaves_a_document(run, sample):
+    at = ("--protect-at", "console:nothing of the kind")
+    ran = run("protect", "--guest", sample, *SAMPLE, *at, "--json")
+    assert (2, "missed") == (ran.status, ran.document["failure"]["kind"])
+    assert ["console:nothing of the kind"] == ran.document["failure"]["not_reached"]
+    assert fits(FORMAT, ran.document)
+
+
+def test_without_a_machine_for_ept_there_is_a_document_that_says_so(run, tiny):
+    for guest in ((), ("--kernel", tiny, *KERNEL)):
+        where = ("--tables", "ept-mbec", "--with", "bochs:/nowhere/bochs")
+        ran = run("protect", *guest, *where, "--json")
+        (record,) = ran.records
+        assert (2, "unusable") == (ran.status, record["failure"]["kind"])
+        assert "/nowhere/bochs: no such command" in record["failure"]["message"]
+        assert fits(FORMAT, record)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 
 from crosswalk.emu.monitor.svm import Vmcb
 from crosswalk.guest.sample import Bug, sample_kernel
+from tests.emu.cli.mutants import survivors
 from tests.emu.cli.running import fits
 from tests.emu.load.failing_guest import failing_guest
 from tests.emu.load.linux.kernels import talking, vmlinux
@@ -64,6 +65,23 @@ def test_a_document_of_the_built_in_guest_is_one_by_its_schema(run):
     assert "crosswalk-run/1" == document["format"]
     for name in ("intended_pages", "probes", "format"):
         assert not fits(FORMAT, {key: value for key, value in document.items() if key != name})
+
+
+# Maps by name have any keys; what else may be missing or null is so in other documents.
+ALLOWED = [
+    r"\.failure\.registers\.\w+ left out",
+    r"\.failure left out",
+    r"\.failure\.exceptions\.last\[\]\.name left out",
+    r".*\.symbol null",
+]
+
+
+def test_a_document_with_any_one_thing_changed_is_none(documents):
+    document = documents("halted")
+    assert [] == survivors(document, lambda it: fits(FORMAT, it), ALLOWED)
+    assert [".failure left out"] == survivors(
+        document, lambda it: fits(FORMAT, it), [each for each in ALLOWED if each != ALLOWED[1]]
+    )
 
 
 WRONG = {
