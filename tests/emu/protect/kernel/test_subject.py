@@ -204,6 +204,14 @@ def test_an_attack_that_leaves_something_else_there_has_not_worked():
     assert isinstance(run_attack(subject, Attack("swap", code, NotStopped())), NotStopped)
 
 
+def test_a_register_has_worked_by_its_mark_whatever_it_was_shown_as_before():
+    _, frames = subject_of(Protected())
+    mark, register = frames.words.mark, Code("", "", None)
+    assert register.works(frames.words, mark, mark)
+    assert not register.works(frames.words, 0, 5)
+    assert not Code("", "", frames.data).works(frames.words, mark, mark)
+
+
 def test_one_attack_that_cannot_be_built_is_one_row_and_ends_nothing(table):
     guest = Protected(module())
     guest.go_on()
